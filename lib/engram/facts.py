@@ -1,0 +1,157 @@
+"""What the record says: the sections of metadata.json, composed from a run on its way."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from engram import __version__, lease, manifest, record
+from engram.files import read_json
+from engram.findings import Finding
+
+if TYPE_CHECKING:
+    from engram.manifest import Entry
+    from engram.paths import RunPaths
+    from engram.repository import GitState
+    from engram.request import Run
+
+__all__ = ["final_facts", "first_record", "log_line"]
+
+
+def first_record(run: Run) -> dict[str, Any]:
+    """The record at a run's birth: all that can be known before the script starts."""
+    config, request, identity = run.config, run.request, lease.process_identity()
+    return {
+        "schema_version": record.SCHEMA_VERSION,
+        "engram": {"version": __version__},
+        "run_id": run.paths.run_id,
+        "experiment": config.name,
+        "description": config.description,
+        "state": "created",
+        "exit": None,
+        "argv": list(request.argv),
+        "script": {"path": config.script, "blob": run.script_blob},
+        "code": run.code,
+        "repository": {"root": str(config.root)},
+        "hashes": hashes(run),
+        "overrides": {
+            "parameters": list(request.set_parameters),
+            "experiment": list(request.set_config),
+        },
+        "inputs": [item.as_json() for item in run.inputs],
+        "seed": config.seed,
+        "hash_seed": config.environment.hash_seed,
+        "timeout_s": config.timeout_s,
+        "environment": run.environment["brief"],
+        "host": identity["host"],
+        "user": identity["user"],
+        "lease": identity,
+        "times": {
+            "created": record.now_utc(),
+            "started": None,
+            "ended": None,
+            "run_s": None,
+            "total_s": None,
+        },
+        "usage": None,
+        "parents": {"resumed_from": None, "rerun_of": None, **request.parents},
+        "comparison": None,
+        "summary": None,
+        "findings": [item.as_dict() for item in run.findings],
+        "wandb": None,
+        "outputs": None,
+        "logs": None,
+        "reruns": [],
+        "tags": [],
+        "notes": [],
+        "pinned": False,
+    }
+
+
+def hashes(run: Run) -> dict[str, str | None]:
+    """sha256 of the files that lie in the run folder from the start."""
+    paths = run.paths
+    return {
+        "parameters": manifest.hash_file(paths.parameters),
+        "experiment": manifest.hash_file(paths.experiment),
+        "environment": manifest.hash_file(paths.environment),
+        "inputs": manifest.hash_file(paths.inputs_manifest),
+        "lock_file": manifest.hash_file(paths.lock_file) if paths.lock_file.exists() else None,
+    }
+
+
+def code_facts(state: GitState, *, live: bool) -> dict[str, Any]:
+    """The record's `code` table; what the snapshot adds is filled in when it is taken."""
+    return {
+        "commit": state.commit,
+        "branch": state.branch,
+        "remotes": state.remotes,
+        "on_remote": state.on_remote,
+        "dirty": state.dirty,
+        "live": live,
+        "patch_sha256": None,
+        "snapshot_commit": None if live else state.commit,
+        "source_sha256": None,
+        "submodules": state.submodules,
+    }
+
+
+def code_findings(state: GitState, *, live: bool) -> list[Finding]:
+    """What may make the code hard to find, or to trust, later."""
+    changed = [change.path for change in state.changes]
+    found = []
+    if live:
+        found.append(Finding("live_code", "the working tree ran, not a commit: not repeatable", changed))
+    elif state.dirty:
+        found.append(Finding("dirty_code", "uncommitted code ran; it is kept in code.patch", changed))
+    if not state.remotes:
+        found.append(Finding("no_remote", "the repository has no remote", state.commit))
+    elif not state.on_remote:
+        found.append(Finding("unpushed_commit", "the commit is on no remote yet", state.commit))
+    if state.branch is None:
+        found.append(Finding("detached_head", "the commit was checked out without a branch", state.commit))
+    return found
+
+
+def final_facts(run: Run, entries: list[Entry]) -> dict[str, Any]:
+    """What the record gains when the run has ended."""
+    paths, outcome = run.paths, run.outcome
+    wandb, found = wandb_facts(paths)
+    run.findings.extend(found)
+    return {
+        "run_s": outcome.usage["wall_s"],
+        "total_s": time.monotonic() - run.began,
+        "usage": outcome.usage,
+        "summary": outcome.summary,
+        "findings": [item.as_dict() for item in run.findings],
+        "wandb": wandb,
+        "outputs": {
+            "files": len(entries),
+            "size": sum(entry.size for entry in entries),
+            "sha256": manifest.tree_hash(entries),
+            "manifest_sha256": manifest.hash_file(paths.outputs_manifest),
+        },
+        "logs": {
+            "out_sha256": manifest.hash_file(paths.log_out),
+            "err_sha256": manifest.hash_file(paths.log_err),
+        },
+    }
+
+
+def wandb_facts(paths: RunPaths) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """What engram.metrics left about W&B, and what that means for the record."""
+    if not paths.wandb.exists():
+        return None, []
+    facts = read_json(paths.wandb)
+    if facts["error"]:
+        return facts, [Finding("wandb_unavailable", f"W&B: {facts['error']}", facts["id"])]
+    if facts["mode"] == "offline":
+        return facts, [Finding("wandb_offline", "W&B ran offline: `wandb sync` uploads it", facts["id"])]
+    return facts, []
+
+
+def log_line(record_: dict[str, Any]) -> dict[str, Any]:
+    """One line of the experiment's log file: what a person greps for."""
+    keys = ("run_id", "experiment", "state", "summary", "record_sha256")
+    times = {key: record_["times"][key] for key in ("created", "ended", "run_s")}
+    return {**{key: record_[key] for key in keys}, **times, "commit": record_["code"]["commit"]}

@@ -1,0 +1,59 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:
+    """Replace `path` by `data` in one step.
+
+    The temporary name does not keep the suffix, so that whoever globs *.json never meets half a file.
+
+    Args:
+        path: the file to create or replace; its folder exists.
+        data: the whole new content.
+        sync: whether to force the bytes to the disk before the rename.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            if sync:
+                stream.flush()
+                os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any, *, sync: bool = False) -> None:  # noqa: ANN401
+    """Write `value` as indented JSON, atomically; NaN and infinities are written as Python reads them."""
+    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(), sync=sync)
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401
+    """Read a JSON file."""
+    return json.loads(path.read_bytes())
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system does not allow that.
+
+    Args:
+        source: a file that is never written to again.
+        target: the new name; it does not exist.
+    """
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        write_atomic(target, source.read_bytes())

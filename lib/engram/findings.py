@@ -1,0 +1,63 @@
+"""Findings: what a run's record has to confess, from one table of codes with a severity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+ERROR = "error"
+WARNING = "warning"
+NOTE = "note"
+
+SEVERITIES = {
+    "imported_outside_snapshot": ERROR,
+    "wrote_outside_outputs": ERROR,
+    "inputs_changed": ERROR,
+    "log_incomplete": ERROR,
+    "read_outside_inputs": WARNING,
+    "processes_left": WARNING,
+    "summary_ignored": WARNING,
+    "audit_incomplete": WARNING,
+    "environment_differs_from_lock": WARNING,
+    "dirty_code": WARNING,
+    "live_code": WARNING,
+    "wandb_unavailable": WARNING,
+    "unaudited_process": NOTE,
+    "unpushed_commit": NOTE,
+    "no_remote": NOTE,
+    "detached_head": NOTE,
+    "wandb_offline": NOTE,
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fact that limits what the record of a run can vouch for."""
+
+    code: str
+    message: str
+    evidence: Any = None
+
+    def __post_init__(self) -> None:
+        """Refuse a code that the table does not know.
+
+        Raises:
+            ValueError: the code has no severity.
+        """
+        if self.code not in SEVERITIES:
+            msg = f"unknown finding {self.code!r}: add it to SEVERITIES in {__file__}"
+            raise ValueError(msg)
+
+    @property
+    def severity(self) -> str:
+        """How much it matters: error, warning or note."""
+        return SEVERITIES[self.code]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the finding as the record holds it."""
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "message": self.message,
+            "evidence": self.evidence,
+        }

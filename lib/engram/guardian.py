@@ -1,0 +1,293 @@
+"""The guardian: a small process between the runner and the experiment that outlives neither.
+
+runner --fork--> guardian --fork+exec--> child
+
+It notices the end of the runner by the end of a pipe, however the runner ends, and then kills every
+descendant. As their subreaper it stays above daemons too. Called by supervise.py; it never returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import select
+import signal
+import time
+from typing import Any, NamedTuple, NoReturn
+
+from engram import processes
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+
+KILL_ALL = 255
+"""The byte on the control pipe that ends everything at once; any other byte is a signal number."""
+
+UNHEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
+"""What the guardian ignores: only the end of the runner and its commands move it."""
+
+NATURAL_END_S = 0.3
+"""How long processes left behind may take to end by themselves (multiprocessing's trackers do)."""
+TERM_GRACE_S = 1.0
+
+
+class Job(NamedTuple):
+    """What the guardian needs to start the child and to talk to the runner."""
+
+    argv: list[str]
+    environ: dict[str, str]
+    control: int
+    status: int
+    spec: int
+    out: int
+    err: int
+    foreground: bool
+
+
+class Usage:
+    """CPU time and memory of every process that was waited for."""
+
+    def __init__(self) -> None:
+        """Start from nothing."""
+        self.user_s = 0.0
+        self.system_s = 0.0
+        self.max_rss_kib = 0
+
+    def add(self, used: Any) -> None:  # noqa: ANN401 - resource.struct_rusage, without importing resource
+        """Add the usage of one process and of the children it waited for."""
+        self.user_s += used.ru_utime
+        self.system_s += used.ru_stime
+        self.max_rss_kib = max(self.max_rss_kib, used.ru_maxrss)
+
+
+def serve(job: Job) -> NoReturn:
+    """Start the child, watch it, report its end; runs in the forked process and ends it."""
+    code = 1
+    try:
+        _Guardian(job).watch()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+class _Guardian:
+    """The life of one guardian."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.usage = Usage()
+        self.child = 0
+        self.ended: tuple[int, float] | None = None  # wait status, monotonic time
+
+    def watch(self) -> None:
+        """Serve until the child and everything it left behind are gone."""
+        self._settle()
+        self.child = _spawn(self.job)
+        self._detach()
+        self._report({"child": self.child, "floor_kib": _resident_kib()})
+        ooms = oom_kills()
+        import resource  # noqa: F401 - wait4 needs it; now is the time nobody waits
+
+        while self.ended is None:
+            self._wait(None)
+        status, when = self.ended
+        left = self._clear_strays()
+        used = self.usage
+        self._report(
+            {
+                "status": status,
+                "ended": when,
+                "oom": _killed_by_kernel(status) and oom_kills() > ooms,
+                "strays": left,
+                "cpu_user_s": used.user_s,
+                "cpu_system_s": used.system_s,
+                "max_rss_kib": used.max_rss_kib,
+            }
+        )
+
+    def _settle(self) -> None:
+        """Get out of reach of the terminal and become the parent of every orphan below."""
+        if not self.job.foreground:
+            os.setsid()
+        for signum in UNHEARD:
+            signal.signal(signum, signal.SIG_IGN)
+        self.wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.wake_end = wake_end
+        signal.signal(signal.SIGCHLD, _nothing)
+        signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        name_process(b"engram-guard")
+
+    def _detach(self) -> None:
+        """Let go of everything the runner has open, above all of the locks and pipes of other runs."""
+        keep = {self.job.control, self.job.status, self.wake, self.wake_end}
+        for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208
+            if int(entry) not in keep and int(entry) > 2:
+                with contextlib.suppress(OSError):  # the descriptor of this very listing
+                    os.close(int(entry))
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(null, number)
+        os.close(null)
+        os.chdir("/")
+
+    def _wait(self, timeout_s: float | None) -> None:
+        """Sleep until a child ends, the runner speaks or dies, or the time is over."""
+        poll = select.poll()
+        poll.register(self.job.control, select.POLLIN)
+        poll.register(self.wake, select.POLLIN)
+        ready = dict(poll.poll(None if timeout_s is None else timeout_s * 1000))
+        if self.wake in ready:
+            os.read(self.wake, 4096)
+        self._reap()
+        if self.job.control in ready:
+            for command in os.read(self.job.control, 64) or bytes([KILL_ALL]):
+                self._obey(command)
+
+    def _obey(self, command: int) -> None:
+        if command == KILL_ALL:
+            self._end_all()
+        elif self.ended is None and self.job.foreground:
+            processes.send([self.child], command)
+        elif self.ended is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.child, command)
+
+    def _reap(self) -> bool:
+        """Collect everything that ended; say whether any child is left."""
+        while True:
+            try:
+                pid, status, used = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            self.usage.add(used)
+            if pid == self.child:
+                self.ended = (status, time.monotonic())
+
+    def _living(self) -> list[processes.Process]:
+        return processes.descendants(os.getpid()) if self._reap() else []
+
+    def _end_all(self) -> None:
+        processes.end_all(self._living)
+        self._reap()
+
+    def _clear_strays(self) -> list[str]:
+        """End what the child left behind; name what did not end by itself."""
+        if not self._wait_for_none(NATURAL_END_S):
+            return []
+        left = self._living()
+        processes.send((entry.pid for entry in left), signal.SIGTERM)
+        processes.send((entry.pid for entry in left), signal.SIGCONT)
+        if self._wait_for_none(TERM_GRACE_S):
+            self._end_all()
+        return [f"{entry.name} (pid {entry.pid})" for entry in left]
+
+    def _wait_for_none(self, patience_s: float) -> bool:
+        """Wait until no descendant is left; say whether some are."""
+        end = time.monotonic() + patience_s
+        while self._reap():
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                return True
+            self._wait(left_s)
+        return False
+
+    def _report(self, message: dict[str, Any]) -> None:
+        """Tell the runner; when it is gone the control pipe says so too."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.job.status, frame(message))
+
+
+def frame(message: dict[str, Any]) -> bytes:
+    """Encode one message of the status pipe; length first, so that several can lie in it."""
+    body = marshal.dumps(message, 2)
+    return len(body).to_bytes(4, "little") + body
+
+
+def unframe(data: bytearray) -> list[dict[str, Any]]:
+    """Take the whole messages out of `data`."""
+    found = []
+    while len(data) >= 4 and len(data) >= (end := 4 + int.from_bytes(data[:4], "little")):
+        found.append(marshal.loads(bytes(data[4:end])))
+        del data[:end]
+    return found
+
+
+def prctl(option: int, value: int | bytes) -> bool:
+    """Call prctl(2); False where the system has none.
+
+    The C module is used without its Python front, which costs ten times as much to import.
+    """
+    try:
+        import _ctypes
+
+        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[attr-defined]
+        return bool(_ctypes.call_function(address, (option, value, 0, 0, 0)) == 0)  # type: ignore[attr-defined]
+    except (ImportError, AttributeError, OSError):
+        return False
+
+
+def name_process(name: bytes) -> None:
+    """Set the name that ps and top show."""
+    prctl(PR_SET_NAME, name)
+
+
+def oom_kills() -> int:
+    """Count the processes the kernel has killed for memory: in this cgroup, else on this machine."""
+    own = processes.read_bytes("/proc/self/cgroup").decode("utf-8", "replace")
+    folder = next((line[3:] for line in own.splitlines() if line.startswith("0::")), "")
+    events = processes.read_bytes(f"/sys/fs/cgroup{folder}/memory.events")
+    for text in (events, processes.read_bytes("/proc/vmstat")):
+        for line in text.splitlines():
+            if line.startswith(b"oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def _spawn(job: Job) -> int:
+    """Fork and become the child interpreter; return its pid in the guardian."""
+    guardian = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        _become_child(job, guardian)
+    except OSError as error:
+        os.write(2, f"cannot start {job.argv[0]!r}: {error.strerror}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _become_child(job: Job, guardian: int) -> NoReturn:
+    signal.set_wakeup_fd(-1)
+    for signum in (*UNHEARD, signal.SIGPIPE, signal.SIGXFSZ):  # what is ignored stays so over exec
+        signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != guardian:  # it died before the line above took effect
+        os._exit(127)
+    if not job.foreground:
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(job.out, 1)
+        os.dup2(job.err, 2)
+    os.set_inheritable(job.spec, True)
+    os.execve(job.argv[0], job.argv, job.environ)
+
+
+def _resident_kib() -> int:
+    """Return this process's resident memory: a forked child cannot report less than it at its peak."""
+    fields = processes.read_bytes("/proc/self/statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") // 1024 if len(fields) > 1 else 0
+
+
+def _killed_by_kernel(status: int) -> bool:
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+def _nothing(signum: int, stack: object) -> None:
+    """Exist, so that SIGCHLD reaches the wakeup descriptor."""

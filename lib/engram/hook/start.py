@@ -1,0 +1,13 @@
+"""Door of the child process, run by path; its body lies in child.py, where bytecode can be cached."""
+
+import sys
+
+if __name__ == "__main__":
+    from _frozen_importlib_external import SourceFileLoader
+
+    here = sys.path.pop(0)  # this folder must not be importable for the script
+    body = type(sys)("_engram_child")
+    body.__file__ = here[: -len("hook")] + "child.py"
+    sys.modules["_engram_child"] = body
+    SourceFileLoader("_engram_child", body.__file__).exec_module(body)
+    sys.exit(body.main(int(sys.argv[1])))

@@ -1,0 +1,147 @@
+"""From parsed options to a finished run: which request to make, and what to say before and after it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engram import errors
+from engram.repository import find_root
+from engram.request import Request
+from engram.workflow import execute, plan
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from engram.request import Run
+
+__all__ = ["launch", "run_tests"]
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def launch(options: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Start, continue or repeat one run and report it.
+
+    Args:
+        options: as `engram.cli.run_parser` makes them.
+        argv: the arguments as given, for the record.
+
+    Returns:
+        The exit code.
+    """
+    if options.rerun:
+        from engram import rerun
+
+        return rerun.rerun(options, argv)
+    if options.resume:
+        from engram import resume
+
+        request = resume.request(options, argv)
+    else:
+        request = fresh_request(options, argv)
+    if options.dry_run:
+        print(plan(request))
+        return errors.COMPLETED
+    run = execute(request, announce=print_start)
+    print_end(run)
+    return exit_code(run)
+
+
+def fresh_request(options: argparse.Namespace, argv: Sequence[str]) -> Request:
+    """The request of a run that starts from an experiment.toml."""
+    experiment = Path(options.experiment) if options.experiment else default_experiment()
+    if not experiment.is_file():
+        msg = f"no experiment file {str(experiment)!r}: name an existing experiment.toml"
+        raise errors.ConfigError(msg)
+    return Request(
+        experiment=experiment.absolute(),
+        root=find_root(experiment.absolute().parent),
+        argv=tuple(argv),
+        set_parameters=tuple(options.set),
+        set_config=tuple(options.config),
+        seed=options.seed,
+        timeout=options.timeout,
+        allow_dirty=options.allow_dirty,
+        live=options.live,
+        pdb=options.pdb,
+    )
+
+
+def default_experiment() -> Path:
+    """workspace/experiment.toml of this repository, made from its template on first use.
+
+    Raises:
+        ConfigError: there is neither the file nor a template to make it from.
+    """
+    for start in (Path.cwd(), CHECKOUT):
+        try:
+            workspace = find_root(start) / "workspace"
+        except errors.ConfigError:
+            continue
+        experiment, template = workspace / "experiment.toml", workspace / "experiment.template.toml"
+        if not experiment.exists() and template.is_file():
+            shutil.copyfile(template, experiment)
+            print(f"made {experiment} from its template", file=sys.stderr)
+        if experiment.is_file():
+            return experiment
+    msg = f"no experiment named, and no workspace/experiment.toml above {str(Path.cwd())!r}: name one"
+    raise errors.ConfigError(msg)
+
+
+def print_start(run: Run) -> None:
+    """Say which run this is, before the script's own output."""
+    code = run.code
+    commit = "working tree" if code["live"] else code["commit"][:10] + (" + patch" if code["dirty"] else "")
+    say(f"run {run.paths.run_id}  {run.config.script} at {commit}")
+    say(f"    {shown(run.paths.folder)}")
+
+
+def print_end(run: Run) -> None:
+    """Say how it ended, what came out, what was found, and how to repeat it."""
+    record = run.record
+    cause = "" if record["state"] == "completed" else f": {record['exit']['cause']}"
+    say(f"{record['state']} in {record['times']['run_s']:.1f} s{cause}")
+    for key, value in (record["summary"] or {}).items():
+        say(f"    {key} = {value}")
+    for item in record["findings"]:
+        say(f"    {item['severity']}: {item['message']}")
+    say(f"    {shown(run.paths.folder)}")
+    if record["state"] != "completed" and run.paths.checkpoints.is_dir():
+        say(f"continue it: {program()} --resume {run.paths.run_id}")
+    say(f"repeat it: {program()} --rerun {run.paths.run_id}")
+
+
+def say(line: str) -> None:
+    """Write one line of the runner's own to stderr; standard output belongs to the script."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be said from here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def program() -> str:
+    """How the user called us, for commands to copy."""
+    return "engram" if Path(sys.argv[0]).name in ("engram", "__main__.py") else "./run"
+
+
+def exit_code(run: Run) -> int:
+    """The runner's exit code for a run that has ended."""
+    state = run.record["state"]
+    if state == "interrupted":
+        by_keyboard = run.outcome.signal_received in (None, signal.SIGINT)
+        return errors.INTERRUPTED if by_keyboard else errors.TERMINATED
+    return {"completed": errors.COMPLETED, "timed_out": errors.TIMED_OUT}.get(state, errors.INCOMPLETE)
+
+
+def run_tests(arguments: Sequence[str]) -> int:
+    """Run the test suite of this checkout with the interpreter that runs us."""
+    command = [sys.executable, "-m", "pytest", *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, check=False).returncode

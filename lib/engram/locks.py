@@ -1,0 +1,92 @@
+"""Files that several processes write: taken one at a time, and never left with half a line."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["append_whole", "locked"]
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, create: bool = False) -> Iterator[int]:
+    """Hold the one lock on `path` and yield an open descriptor of it.
+
+    Whoever waited for the lock may have got that of a file that was replaced meanwhile; then it tries again.
+
+    Args:
+        path: the file; it may be replaced by rename while locked.
+        create: whether to make it, and its folder, when it is missing.
+
+    Yields:
+        A descriptor, open for reading and appending.
+
+    Raises:
+        OSError: the file is missing or cannot be opened for writing.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    while True:
+        descriptor = _open(path, flags)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not _is_at(descriptor, path):
+                continue
+            yield descriptor
+            return
+        finally:
+            os.close(descriptor)
+
+
+def append_whole(path: Path, data: bytes) -> None:
+    """Append `data` so that readers and other writers see all of it or nothing.
+
+    A line that an earlier crash cut short is closed first; when the disk fills up, the file is cut back to its
+    former length.
+
+    Args:
+        path: the file; made, with its folder, when it is missing.
+        data: whole lines, the last one with its newline.
+
+    Raises:
+        OSError: the file cannot be written, or the disk is full.
+    """
+    with locked(path, create=True) as descriptor:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            data = b"\n" + data
+        try:
+            _write_all(descriptor, data)
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+
+
+def _open(path: Path, flags: int) -> int:
+    """Open `path`; its folder is made only when it turns out to be missing."""
+    try:
+        return os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        if not flags & os.O_CREAT:
+            raise
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, flags, 0o666)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one that bears the name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte; a single write may take fewer."""
+    while data:
+        data = data[os.write(descriptor, data) :]

@@ -1,0 +1,141 @@
+"""How a run ended: the exit truth table."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from engram.findings import Finding
+
+COMPLETED = "completed"
+FAILED = "failed"
+INTERRUPTED = "interrupted"
+KILLED = "killed"
+TIMED_OUT = "timed_out"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the supervisor knows about a run that is over."""
+
+    state: str
+    """completed, failed, interrupted, killed or timed_out."""
+    exit: dict[str, Any]
+    """code, signal, cause and exception, as the record holds them."""
+    signal_received: int | None
+    """The first signal the runner was sent, None for none."""
+    summary: dict[str, Any] | None
+    """The flat dict that main returned."""
+    usage: dict[str, Any]
+    """wall_s, cpu_user_s, cpu_system_s, max_rss_bytes, gpu_memory_bytes."""
+    strays: list[str]
+    """Processes that the child left behind and that had to be ended."""
+    findings: list[Finding] = field(default_factory=list)
+    """What supervising itself found; the audit's findings come from audit_digest."""
+
+
+class Facts(NamedTuple):
+    """What is known when the child is gone."""
+
+    status: int | None  # as wait(2) gives it; None when the guardian was killed
+    ending: dict[str, Any] | None  # the last words of the child
+    received: int | None  # signal sent to the runner
+    timed_out: bool
+    out_of_memory: bool
+
+
+def judge(facts: Facts) -> tuple[str, dict[str, Any]]:
+    """Name the state of a run and why.
+
+    The order matters: what the runner was told comes first, since a script may turn a signal into any
+    exit code; then how the process ended; then what main said.
+
+    Returns:
+        The state, and the record's `exit`.
+    """
+    state, cause = _verdict(facts)
+    status = facts.status
+    number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
+    return state, {
+        "code": os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None,
+        "signal": signal_name(number) if number is not None else None,
+        "cause": cause,
+        "exception": _exception(facts.ending),
+    }
+
+
+def _verdict(facts: Facts) -> tuple[str, str]:
+    if facts.timed_out:
+        return TIMED_OUT, "the timeout was reached"
+    if facts.received is not None:
+        return INTERRUPTED, f"the runner received {signal_name(facts.received)}"
+    if facts.status is None:
+        return KILLED, "the guardian of the run was killed, so the run was ended"
+    if os.WIFSIGNALED(facts.status):
+        return KILLED, _signal_cause(os.WTERMSIG(facts.status), facts.out_of_memory)
+    return _exit_verdict(os.WEXITSTATUS(facts.status), facts.ending)
+
+
+def _signal_cause(number: int, out_of_memory: bool) -> str:
+    if out_of_memory:
+        return "out of memory: the kernel killed the process (SIGKILL)"
+    return f"the process was ended by {signal_name(number)}"
+
+
+def _exit_verdict(code: int, ending: dict[str, Any] | None) -> tuple[str, str]:
+    if ending is None:
+        return FAILED, f"the process ended with exit code {code} before main returned (os._exit?)"
+    if ending.get("interrupt"):
+        return INTERRUPTED, "KeyboardInterrupt was not caught"
+    if ending["how"] == "exception":
+        message = f": {ending['message']}" if ending["message"] else ""
+        return FAILED, f"{ending['type']}{message}"
+    if ending["how"] == "exit":
+        cause = f"sys.exit({ending['message']})"
+        return (COMPLETED if code == ending["code"] == 0 else FAILED), cause
+    if code == 0:
+        return COMPLETED, "main returned"
+    return FAILED, f"the process ended with exit code {code} after main had returned"
+
+
+def _exception(ending: dict[str, Any] | None) -> dict[str, Any] | None:
+    if ending is None or ending["how"] != "exception":
+        return None
+    return {key: ending[key] for key in ("type", "message", "traceback")}
+
+
+def signal_name(number: int) -> str:
+    """Return SIGKILL for 9; real-time signals have no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def last_words(audit: Path, pid: int) -> dict[str, Any] | None:
+    """Find the line in which the child said how main ended.
+
+    Args:
+        audit: the raw audit file.
+        pid: the child; forked processes that fell through to the end do not count.
+
+    Returns:
+        The parsed line, or None when the child ended without it.
+    """
+    try:
+        data = audit.read_bytes()
+    except FileNotFoundError:
+        return None
+    at = data.rfind(b'\n{"e":"end","pid":%d,' % pid)
+    if at < 0:
+        return None
+    line = data[at + 1 : data.find(b"\n", at + 1)]
+    try:
+        words: dict[str, Any] = json.loads(line)
+    except ValueError:  # a full disk cut it short
+        return None
+    return words

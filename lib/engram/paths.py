@@ -1,0 +1,221 @@
+"""Every file name of a run folder, of a run root and of the repository's own cache, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+METADATA = "metadata.json"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The files of one run; nothing else in engram joins paths below a run folder."""
+
+    folder: Path
+
+    @property
+    def run_id(self) -> str:
+        """The folder's own name, unique over all runs."""
+        return self.folder.name
+
+    @property
+    def metadata(self) -> Path:
+        """The provenance record; a folder without it never came to life."""
+        return self.folder / METADATA
+
+    @property
+    def experiment(self) -> Path:
+        """experiment.toml as resolved."""
+        return self.folder / "experiment.toml"
+
+    @property
+    def parameters(self) -> Path:
+        """The parameters the script reads."""
+        return self.folder / "parameters.toml"
+
+    @property
+    def inputs(self) -> Path:
+        """Links to, or copies of, the declared inputs."""
+        return self.folder / "inputs"
+
+    @property
+    def outputs(self) -> Path:
+        """The script's own folder, its current folder too."""
+        return self.folder / "outputs"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where resumable states lie by convention."""
+        return self.outputs / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line per logged step, without wall times."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def metrics_times(self) -> Path:
+        """The wall times that metrics.jsonl leaves out, one JSON line per logged step."""
+        return self.provenance / "metrics_times.jsonl"
+
+    @property
+    def log_out(self) -> Path:
+        """Raw bytes of the script's standard output."""
+        return self.folder / "log.out"
+
+    @property
+    def log_err(self) -> Path:
+        """Raw bytes of the script's standard error."""
+        return self.folder / "log.err"
+
+    @property
+    def readme(self) -> Path:
+        """What a person reads first."""
+        return self.folder / "README.md"
+
+    @property
+    def provenance(self) -> Path:
+        """The evidence behind the record."""
+        return self.folder / "provenance"
+
+    @property
+    def environment(self) -> Path:
+        """Python, packages, machine."""
+        return self.provenance / "environment.json"
+
+    @property
+    def inputs_manifest(self) -> Path:
+        """(path, size, sha256) of every input file."""
+        return self.provenance / "inputs.json"
+
+    @property
+    def outputs_manifest(self) -> Path:
+        """(path, size, sha256) of every output file."""
+        return self.provenance / "outputs.json"
+
+    @property
+    def imports(self) -> Path:
+        """The modules the run imported, with hashes."""
+        return self.provenance / "imports.json"
+
+    @property
+    def files(self) -> Path:
+        """The files the run opened."""
+        return self.provenance / "files.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """The repository's uv.lock at the commit, when it has one."""
+        return self.provenance / "uv.lock"
+
+    @property
+    def patch(self) -> Path:
+        """What a dirty run adds to its commit, as one binary git patch."""
+        return self.provenance / "code.patch"
+
+    @property
+    def source(self) -> Path:
+        """A git pack that holds the commit the run was started from."""
+        return self.provenance / "source.pack"
+
+    @property
+    def audit(self) -> Path:
+        """Raw lines from inside the child: imports, opened files, how main ended."""
+        return self.provenance / "audit.jsonl"
+
+    @property
+    def wandb(self) -> Path:
+        """Id, mode and address of the W&B run, written by engram.metrics."""
+        return self.provenance / "wandb.json"
+
+    @property
+    def lease(self) -> Path:
+        """Locked for the runner's life."""
+        return self.provenance / "lease"
+
+    @property
+    def tmp(self) -> Path:
+        """The run's own TMPDIR, removed at its end."""
+        return self.folder / "tmp"
+
+
+@dataclass(frozen=True)
+class RootPaths:
+    """The files of one run root (output_dir)."""
+
+    folder: Path
+
+    @property
+    def store(self) -> Path:
+        """engram's own folder beside the runs."""
+        return self.folder / ".engram"
+
+    @property
+    def index(self) -> Path:
+        """The SQLite index; it can always be rebuilt from the folders."""
+        return self.store / "index.sqlite"
+
+    @property
+    def pending(self) -> Path:
+        """Runs whose records changed since the index was last brought up to date, one path a line."""
+        return self.store / "pending"
+
+    @property
+    def sources(self) -> Path:
+        """One git pack a commit."""
+        return self.store / "sources"
+
+    def run(self, place: str, name: str) -> RunPaths:
+        """A run in this root: the folder `name` in the folder `place`."""
+        return RunPaths(self.folder / place / name)
+
+    def source(self, commit: str) -> Path:
+        """The git pack of one commit."""
+        return self.sources / f"{commit}.pack"
+
+
+@dataclass(frozen=True)
+class CachePaths:
+    """engram's folder inside a repository's common git folder."""
+
+    folder: Path
+
+    @property
+    def snapshots(self) -> Path:
+        """One read-only checkout a commit."""
+        return self.folder / "snapshots"
+
+    @property
+    def bytecode(self) -> Path:
+        """Compiled modules of the snapshots."""
+        return self.folder / "bytecode"
+
+    @property
+    def hashes(self) -> Path:
+        """SQLite cache of file hashes."""
+        return self.folder / "hashes.sqlite"
+
+    @property
+    def facts(self) -> Path:
+        """Slow facts about the machine and the environment, one JSON file each."""
+        return self.folder / "facts"
+
+    @property
+    def roots(self) -> Path:
+        """Every run root this repository has used, one path a line."""
+        return self.folder / "roots"
+
+    @property
+    def environments(self) -> Path:
+        """Environments recreated from recorded lock files."""
+        return self.folder / "environments"
+
+    @property
+    def matplotlib(self) -> Path:
+        """Matplotlib's font cache, which depends on no commit and is slow to make."""
+        return self.folder / "matplotlib"
+
+    def scratch(self, commit: str) -> Path:
+        """Caches that a snapshot's children write: numba, torch extensions."""
+        return self.folder / "scratch" / commit

@@ -1,0 +1,155 @@
+"""Processes as /proc shows them: who descends from whom, and ending all of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+PROC = "/proc"
+MARK = "ENGRAM_GUARD"
+"""Environment variable that every process of a run carries from its birth."""
+
+
+class Process(NamedTuple):
+    """One line of the process table."""
+
+    pid: int
+    ppid: int
+    group: int
+    session: int
+    state: str
+    name: str
+
+    @property
+    def gone(self) -> bool:
+        """Whether only its exit status is left."""
+        return self.state in "ZX"
+
+
+def read_bytes(path: str, limit: int = 1 << 16) -> bytes:
+    """Read a small file of /proc; empty when it is gone or forbidden."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, limit)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+
+
+def process(pid: int) -> Process | None:
+    """Look up one process; None when there is none."""
+    text = read_bytes(f"{PROC}/{pid}/stat").decode("utf-8", "replace")
+    opening, closing = text.find("("), text.rfind(")")
+    if closing < 0:
+        return None
+    state, ppid, group, session = text[closing + 2 :].split(" ", 4)[:4]
+    name = text[opening + 1 : closing]
+    return Process(pid, int(ppid), int(group), int(session), state, name)
+
+
+def all_processes() -> dict[int, Process]:
+    """Read the whole process table."""
+    pids = (int(entry) for entry in os.listdir(PROC) if entry.isdigit())  # noqa: PTH208
+    return {pid: found for pid in pids if (found := process(pid)) is not None}
+
+
+def descendants(root: int) -> list[Process]:
+    """List every living process below `root`, parents before children."""
+    table = all_processes()
+    children: dict[int, list[int]] = {}
+    for entry in table.values():
+        children.setdefault(entry.ppid, []).append(entry.pid)
+    found: list[Process] = []
+    waiting = [root]
+    while waiting:
+        below = [pid for parent in waiting for pid in children.get(parent, [])]
+        found.extend(table[pid] for pid in below)
+        waiting = below
+    return [entry for entry in found if not entry.gone]
+
+
+def marked(token: str, leader: int) -> list[Process]:
+    """List the living processes that carry `token`, or belong to the session that `leader` opened.
+
+    Needed only where the tree is lost, because the guardian above it was killed.
+    """
+    needle = f"{MARK}={token}".encode()
+    return [
+        entry
+        for entry in all_processes().values()
+        if not entry.gone
+        and entry.pid != os.getpid()
+        and (
+            leader in (entry.pid, entry.group, entry.session)
+            or needle in read_bytes(f"{PROC}/{entry.pid}/environ").split(b"\0")
+        )
+    ]
+
+
+def send(pids: Iterable[int], signum: int) -> None:
+    """Signal each process that still exists and may be signalled."""
+    for pid in pids:
+        try:
+            os.kill(pid, signum)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def end_all(find: Callable[[], list[Process]], *, deadline_s: float = 10.0) -> list[Process]:
+    """Kill what `find` lists until it lists nothing.
+
+    Args:
+        find: lists the processes that must not live on; called again and again, since they may fork.
+        deadline_s: when to give up, in seconds; a process waiting for a dead disk cannot be killed.
+
+    Returns:
+        What would not die.
+    """
+    end = time.monotonic() + deadline_s
+    rounds = 0
+    left = find()
+    while left and time.monotonic() < end:
+        if rounds > 2:  # they fork faster than they die: stop them all first
+            send((entry.pid for entry in left), signal.SIGSTOP)
+            left = find()
+        send((entry.pid for entry in left), signal.SIGKILL)
+        time.sleep(min(0.001 * 2**rounds, 0.05))
+        rounds += 1
+        left = find()
+    return left
+
+
+def open_files(pid: int) -> list[tuple[str, str]]:
+    """List the regular files a process holds open.
+
+    Returns:
+        (path, "r" or "w") of each; "w" where the descriptor allows writing.
+    """
+    folder = f"{PROC}/{pid}/fd"
+    found = []
+    try:
+        numbers = os.listdir(folder)  # noqa: PTH208
+    except OSError:
+        return []
+    for number in numbers:
+        try:
+            path = os.readlink(f"{folder}/{number}")  # noqa: PTH115
+        except OSError:
+            continue
+        if path.startswith("/") and not path.startswith(("/dev/", "/proc/", "/sys/")):
+            found.append((path, _access(pid, number)))
+    return found
+
+
+def _access(pid: int, number: str) -> str:
+    for line in read_bytes(f"{PROC}/{pid}/fdinfo/{number}").splitlines():
+        if line.startswith(b"flags:"):
+            return "w" if int(line.split()[1], 8) & os.O_ACCMODE else "r"
+    return "r"

@@ -1,0 +1,209 @@
+"""The README.md of a run folder: what a person reads first, with no engram at hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from engram.show import command
+from engram.table import duration, printable, short, size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["render"]
+
+INTRODUCTION = {
+    "created": "It has not started yet.",
+    "running": "It is running.",
+    "completed": "It completed.",
+    "failed": "It failed",
+    "interrupted": "It was interrupted",
+    "killed": "It was killed",
+    "timed_out": "It was ended by its timeout",
+}
+
+
+def render(record: dict[str, Any]) -> str:
+    """Write the README of a run.
+
+    Args:
+        record: as in metadata.json.
+
+    Returns:
+        Markdown.
+    """
+    sections = (_title, _facts, _summary, _again, _source, _not_pinned, _cite, _files)
+    return "\n\n".join(text for section in sections if (text := section(record))) + "\n"
+
+
+def _title(record: dict[str, Any]) -> str:
+    """What it was and how it ended."""
+    ending = record.get("exit") or {}
+    opening = INTRODUCTION.get(record["state"], record["state"])
+    cause = ending.get("cause")
+    if not opening.endswith("."):
+        opening += f": {_line(cause)}" if cause else "."
+    parts = [f"# {_line(record.get('experiment') or 'run')}", _line(record.get("description") or ""), opening]
+    trace = (ending.get("exception") or {}).get("traceback")
+    return "\n\n".join([part for part in parts if part] + ([_fence(trace)] if trace else []))
+
+
+def _facts(record: dict[str, Any]) -> str:
+    """What, when, where, from which code."""
+    times, code = record["times"], record.get("code") or {}
+    machine, outputs = record.get("environment") or {}, record.get("outputs") or {}
+    overrides = record.get("overrides") or {}
+    given = [f"--set {text}" for text in overrides.get("parameters") or []]
+    given += [f"--config {text}" for text in overrides.get("experiment") or []]
+    rows = {
+        "run": record["run_id"],
+        "state": record["state"],
+        "started": times.get("started") or "never",
+        "ended": times.get("ended"),
+        "took": duration(times.get("run_s")),
+        "script": (record.get("script") or {}).get("path"),
+        "commit": code.get("commit"),
+        "branch": code.get("branch"),
+        "remotes": " ".join(f"{name}: {url}" for name, url in (code.get("remotes") or {}).items()),
+        "overrides": " ".join(given),
+        "seed": record.get("seed"),
+        "machine": " ".join(filter(None, (record.get("host"), machine.get("platform"), machine.get("cpu")))),
+        "Python": machine.get("python"),
+        "torch": machine.get("torch"),
+        "resumed from": _edge(record, "resumed_from"),
+        "rerun of": _edge(record, "rerun_of"),
+        "verdict": (record.get("comparison") or {}).get("verdict"),
+        "outputs": f"{outputs['files']} files, {size(outputs['size'])}" if outputs else None,
+    }
+    cells = [(key, _cell(value)) for key, value in rows.items() if value not in (None, "")]
+    inputs = [(f"input {item.get('name')}", _cell(_origin(item))) for item in record.get("inputs") or []]
+    return "\n".join(["| | |", "|---|---|", *(f"| {_cell(key)} | {value} |" for key, value in cells + inputs)])
+
+
+def _edge(record: dict[str, Any], key: str) -> str | None:
+    """The run at the other end of an edge."""
+    edge = (record.get("parents") or {}).get(key)
+    return edge["run"] if edge else None
+
+
+def _origin(item: dict[str, Any]) -> str:
+    """Where an input came from, and its hash."""
+    origin = f"run {item['run']}" if item.get("run") else item.get("path")
+    return f"{origin} ({item.get('strategy')}, sha256 {item.get('sha256')})"
+
+
+def _summary(record: dict[str, Any]) -> str:
+    """The numbers that came out."""
+    values = record.get("summary") or {}
+    if not values:
+        return ""
+    lines = [f"| {_cell(key)} | {_cell(short(value))} |" for key, value in values.items()]
+    return "\n".join(["## Summary", "", "| | |", "|---|---|", *lines])
+
+
+def _again(record: dict[str, Any]) -> str:
+    """The commands that continue, repeat and check this run."""
+    call, run = command(record), record["run_id"]
+    lines = [f"{call} show {run}", f"{call} verify {run}     # every recorded hash against this folder"]
+    if not (record.get("code") or {}).get("live"):
+        lines.append(f"{call} --rerun {run}    # the same commit, parameters and inputs; then compare the outputs")
+        lines.append(f"{call} --resume {run}   # a new run from the newest checkpoint")
+    note = "The path of this folder works in place of the id, also after it was moved or copied."
+    return f"## Again\n\nIn the repository, or anywhere with engram installed:\n\n{_fence(chr(10).join(lines))}\n\n{note}"
+
+
+def _source(record: dict[str, Any]) -> str:
+    """How to get at the code with plain git."""
+    code = record.get("code") or {}
+    commit = code.get("snapshot_commit")
+    if not commit or not code.get("source_sha256"):
+        return ""
+    steps = (
+        "git init code\n"
+        "git -C code unpack-objects < provenance/source.pack\n"
+        f"git -C code update-ref --no-deref HEAD {commit}\n"
+        f"echo {commit} > code/.git/shallow\n"
+        "git -C code reset --hard"
+    )
+    dirty = (
+        "\n\nThe working tree differed from its commit. This holds what ran; the difference from "
+        f"{code.get('commit')} is in provenance/code.patch."
+        if code.get("dirty")
+        else ""
+    )
+    return f"## The code\n\nprovenance/source.pack holds the commit, without its history. With plain git, in this folder:\n\n{_fence(steps)}{dirty}"
+
+
+def _not_pinned(record: dict[str, Any]) -> str:
+    """What this record cannot vouch for."""
+    items = [*_loose_ends(record), *(_finding(item) for item in record.get("findings") or [])]
+    body = "\n".join(f"- {item}" for item in items) or "Nothing is known to be missing."
+    return f"## What was not pinned\n\n{body}"
+
+
+def _loose_ends(record: dict[str, Any]) -> Iterable[str]:
+    """What follows from the record itself, beside the findings."""
+    code, hashes = record.get("code") or {}, record.get("hashes") or {}
+    if code.get("live"):
+        yield "The code: the run used the live working tree, which no commit holds."
+    elif not code.get("source_sha256"):
+        yield "The code lies in no source pack here: it must come from the repository."
+    if not hashes.get("lock_file"):
+        yield "The packages: the commit has no uv.lock; provenance/environment.json lists what was installed."
+    links = [_line(item.get("name")) for item in record.get("inputs") or [] if item.get("strategy") == "symlink"]
+    if links:
+        yield f"Inputs by link, whose content lies elsewhere (their hashes are recorded): {', '.join(links)}."
+    if record.get("seed") is None:
+        yield "The seed: none was given, so random streams are the script's own."
+    if not record.get("outputs"):
+        yield "The outputs: the run ended before they were hashed."
+
+
+def _finding(item: dict[str, Any]) -> str:
+    """One finding as a list item."""
+    return f"{item.get('severity')}: {_line(item.get('message') or item.get('code'))} (`{item.get('code')}`)"
+
+
+def _cite(record: dict[str, Any]) -> str:
+    """One line that names this result for good."""
+    code = record.get("code") or {}
+    when = (record["times"].get("started") or record["times"].get("created") or "")[:10]
+    version = (record.get("engram") or {}).get("version")
+    text = (
+        f"{record.get('experiment')}, run {record['run_id']} ({when}), commit {code.get('commit')}, "
+        f"record sha256 {record.get('record_sha256')}, made with engram {version}."
+    )
+    return f"## Cite\n\n{_line(text)}"
+
+
+def _files(record: dict[str, Any]) -> str:
+    """What lies where."""
+    return """## Files
+
+| | |
+|---|---|
+| metadata.json | the record: what ran, on what, and how it ended |
+| experiment.toml, parameters.toml | as they were used |
+| inputs/, outputs/ | what went in and what came out |
+| metrics.jsonl | one line per logged step, when the script logs any |
+| log.out, log.err | what the script printed |
+| provenance/ | environment, manifests with sha256, imported and opened files, the code |"""
+
+
+def _line(value: Any) -> str:  # noqa: ANN401
+    """A value within one line."""
+    return printable(str(value))
+
+
+def _cell(value: Any) -> str:  # noqa: ANN401
+    """A value within a cell of a table."""
+    return _line(value).replace("|", "\\|")
+
+
+def _fence(text: str) -> str:
+    """A block of code, fenced by more backticks than it holds."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    body = text.rstrip("\n")
+    return f"{fence}\n{body}\n{fence}"

@@ -1,0 +1,108 @@
+"""Repeat a run from its record, and say whether the same result came out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engram import errors, record
+from engram.launch import exit_code, print_end, print_start, say
+from engram.recorded import (
+    recorded_code,
+    recorded_inputs,
+    recorded_root,
+    require_unaltered,
+    run_root,
+)
+from engram.resume import exact_checkpoint
+from engram.runs import Store
+from engram.request import Request
+from engram.workflow import execute, plan
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from engram.paths import RunPaths
+
+__all__ = ["rerun"]
+
+
+def rerun(options: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Repeat `options.rerun` and compare every output.
+
+    Args:
+        options: parsed options with `rerun`.
+        argv: the arguments as given, for the record.
+
+    Returns:
+        The exit code: that of the run, or DIFFERENT when it completed with another result.
+
+    Raises:
+        ResumeError: the run is not over, ran live, or its files were altered.
+        InputError: an input is missing or changed.
+        RunNotFoundError: no run, or several, answer to the reference.
+    """
+    original = Store.for_root(Path.cwd()).find(options.rerun)
+    before = record.load(original)
+    request = repeat(original, before, options, argv)
+    if options.dry_run:
+        print(plan(request))
+        return errors.COMPLETED
+    run = execute(request, announce=print_start)
+    print_end(run)
+    if run.comparison is None:
+        return exit_code(run)
+    return report(run.comparison, original)
+
+
+def repeat(
+    original: RunPaths, before: dict[str, Any], options: argparse.Namespace, argv: Sequence[str]
+) -> Request:
+    """The request that repeats a recorded run."""
+    given = [f"--{name}" for name in ("set", "config", "seed", "timeout") if getattr(options, name)]
+    given += [f"--{name}" for name in ("allow_dirty", "live", "pdb") if getattr(options, name)]
+    if given:
+        msg = f"--rerun repeats a run as it was and takes no {', '.join(given)}: use --resume or a new run"
+        raise errors.ConfigError(msg)
+    if before["state"] not in record.ENDED:
+        msg = f"run {original.run_id!r} is {before['state']}: wait until it has ended"
+        raise errors.ResumeError(msg)
+    require_unaltered(original, before)
+    request = Request(
+        experiment=original.experiment,
+        root=recorded_root(before),
+        argv=tuple(argv),
+        run_root=run_root(original, before),
+        recorded_code=recorded_code(original, before),
+        recorded_inputs=recorded_inputs(
+            original, before, allow_changed=options.allow_changed_inputs
+        ),
+        parents={"rerun_of": {"run": original.run_id}},
+        original=original,
+    )
+    edge = before["parents"]["resumed_from"]
+    if edge is None:
+        return request
+    checkpoint, _, holder, position = exact_checkpoint(Store.for_root(Path.cwd()).find(edge["run"]), edge)
+    return dataclasses.replace(
+        request,
+        parents={"rerun_of": {"run": original.run_id}, "resumed_from": edge},
+        resume_from=checkpoint,
+        metrics_from=(holder, position),
+    )
+
+
+def report(comparison: dict[str, Any], original: RunPaths) -> int:
+    """Print the verdict, and what is not identical.
+
+    Returns:
+        COMPLETED, or DIFFERENT.
+    """
+    verdict = comparison["verdict"]
+    for item in comparison["files"]:
+        if item["verdict"] not in ("identical", "volatile"):
+            say(f"    {item['path']}: {item['verdict']}, {item['reason']}")
+    say(f"{verdict}: compared with {original.run_id}, {len(comparison['files'])} files")
+    return errors.DIFFERENT if verdict == "different" else errors.COMPLETED

@@ -1,0 +1,74 @@
+"""What the runner tells the child: where its code, files and caches lie, and what main is called with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engram.config import IMPORT_ROOTS
+
+if TYPE_CHECKING:
+    from engram.request import Run
+
+__all__ = ["child_spec", "ignored_folders", "import_roots"]
+
+ENGRAM = Path(__file__).resolve().parent
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+
+def child_spec(run: Run) -> dict[str, Any]:
+    """Compose the spec that engram.child reads; plain values only."""
+    config, paths, request = run.config, run.paths, run.request
+    roots = import_roots(run)
+    has_engram = any((Path(root) / "engram" / "__init__.py").exists() for root in roots)
+    return {
+        "script": str(run.code_folder / config.script),
+        "roots": roots,
+        "fallback": [] if has_engram else [str(ENGRAM.parent)],
+        "output_dir": str(paths.outputs),
+        "input_dir": str(paths.inputs) if config.inputs else None,
+        "params_file": str(paths.parameters),
+        "wandb_config": config.wandb.for_script(),
+        "resume_from": str(request.resume_from) if request.resume_from else None,
+        "seed": config.seed,
+        "environ": child_environ(run),
+        "audit": str(paths.audit),
+        "snapshot": str(run.code_folder),
+        "bytecode": str(run.cache.bytecode) if run.snapshot else None,
+        "ignored": ignored_folders(run),
+        "pdb": request.pdb,
+        "live": request.live,
+    }
+
+
+def import_roots(run: Run) -> list[str]:
+    """The folders of the snapshot that modules are imported from, first the most specific."""
+    names = run.config.project_paths or IMPORT_ROOTS
+    folders = (run.code_folder / name for name in names)
+    return [str(folder) for folder in folders if folder.is_dir()]
+
+
+def child_environ(run: Run) -> dict[str, str | None]:
+    """The variables the child gets on top of the shell's: threads, caches, its own TMPDIR."""
+    threads = str(run.config.environment.threads)
+    scratch = run.cache.scratch(run.code["snapshot_commit"] or "live")
+    return {
+        **dict.fromkeys(THREAD_VARIABLES, threads),
+        "TMPDIR": str(run.paths.tmp),
+        "MPLCONFIGDIR": str(run.cache.matplotlib),
+        "NUMBA_CACHE_DIR": str(scratch / "numba"),
+        "TORCH_EXTENSIONS_DIR": str(scratch / "torch_extensions"),
+        "ENGRAM_RUN": run.paths.run_id,
+    }
+
+
+def ignored_folders(run: Run) -> list[str]:
+    """Folders the audit does not look at: the run itself (its outputs are hashed), and caches."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return [str(run.paths.folder), str(run.cache.folder), str(ENGRAM), str(home)]

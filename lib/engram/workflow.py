@@ -1,0 +1,365 @@
+"""The whole life of a run, as a tuple of named steps: the first file to read.
+
+A run is one `Run` value that each step of STEPS takes further; resume, rerun and (later) the grid make another
+`Request` and walk the same steps. Up to and including `take_code` nothing is created that a refusal would leave behind;
+`make_folder` is where a run begins to exist.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import shutil
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engram import environment, errors, facts, files, inputs, record, roots, script
+from engram.config import load, load_parameters, resolved
+from engram.findings import Finding
+from engram.index import Index
+from engram.lease import Lease
+from engram.manifest import hash_file, hash_tree
+from engram.repository import Repository
+from engram.request import Request, Run
+from engram.spec import child_spec, ignored_folders, import_roots
+from engram.supervise import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from engram.recorded import RecordedCode
+    from engram.snapshot import Snapshot
+
+__all__ = ["STEPS", "execute", "plan"]
+
+# What the file system may say of a store that cannot be written; anything else is a bug.
+STORE_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR
+}
+
+
+def read_request(run: Run) -> None:
+    """Read experiment.toml and the parameters, once; the guardian starts as soon as its hash seed is known."""
+    request = run.request
+    run.config = load(
+        request.experiment,
+        root=request.root,
+        overrides=request.set_config,
+        seed=request.seed,
+        timeout=request.timeout,
+    )
+    run.parameters = load_parameters(run.config.parameters_file, request.set_parameters, seed=request.seed)
+    run.findings.extend(request.notes)
+    if request.recorded_code is None:
+        script.check_script(run.config.root / run.config.script)
+
+
+def start_child(run: Run) -> None:
+    """Start guardian and interpreter now: they come up while the code is looked at."""
+    run.supervisor = Supervisor.start(
+        hash_seed=run.config.environment.hash_seed, foreground=run.request.pdb
+    )
+
+
+def look_at_code(run: Run) -> None:
+    """Find out which commit this is, and refuse what no commit records."""
+    config, request = run.config, run.request
+    if request.recorded_code is not None:
+        run.code = dict(request.recorded_code.code)
+        run.script_blob = request.recorded_code.script_blob
+        with contextlib.suppress(errors.ConfigError):
+            run.repository = Repository(config.root)
+        return
+    run.repository = Repository(config.root)
+    state = run.repository.inspect(script=config.script, allowed=allowed_to_differ(run))
+    if not (request.live or request.allow_dirty):
+        run.repository.require_clean(state)
+    run.code = facts.code_facts(state, live=request.live)
+    run.script_blob = state.script_blob
+    run.findings.extend(facts.code_findings(state, live=request.live))
+    run.git_state = state
+
+
+def allowed_to_differ(run: Run) -> list[str]:
+    """The relative paths that the clean rule leaves alone: they are copied into the run, or hold runs."""
+    config = run.config
+    places = [config.parameters_file, config.output_dir, config.log_file]
+    inside = [place for place in places if place is not None and place.is_relative_to(config.root)]
+    return ["workspace/", *(place.relative_to(config.root).as_posix() for place in inside)]
+
+
+def check_inputs(run: Run) -> None:
+    """Refuse inputs that are missing, unreadable or badly placed; hash the others."""
+    run.inputs = inputs.check(
+        run.config.inputs,
+        output_dir=run.root.folder,
+        resolve_run=Store.for_root(run.config.root).find,
+        cache=run.repository.cache if run.repository else None,
+        sources=run.request.input_sources,
+    )
+
+
+def take_code(run: Run) -> None:
+    """Lay the commit out in its snapshot, or find it there; a live run has none."""
+    recorded, state = run.request.recorded_code, run.git_state
+    if recorded is not None:
+        run.snapshot = recorded_snapshot(run, recorded)
+        script.check_script(run.snapshot.path / run.config.script)
+    elif state is not None and run.repository is not None and not run.request.live:
+        if state.dirty:
+            commit, run.patch = run.repository.capture(state)
+            run.code["snapshot_commit"] = commit
+            run.script_blob = run.repository.blob_id(commit, run.config.script)
+        run.snapshot = run.repository.snapshot(run.code["snapshot_commit"])
+
+
+def recorded_snapshot(run: Run, recorded: RecordedCode) -> Snapshot:
+    """The snapshot of an earlier run's commit: from the repository, or from its pack when that is gone."""
+    commit = recorded.code["snapshot_commit"]
+    if run.repository is not None and run.repository.has(commit):
+        return run.repository.snapshot(commit)
+    from engram.snapshot import snapshot_from_pack
+
+    return snapshot_from_pack(recorded.pack, commit, run.cache)
+
+
+def make_folder(run: Run) -> None:
+    """Give the run its folder and its record: from here on it exists, whatever happens."""
+    run.paths = paths = record.new_run_folder(run.root.folder, run.config.name)
+    paths.provenance.mkdir()
+    run.lease = Lease.acquire(paths.lease)
+    for folder in (paths.inputs, paths.outputs, paths.tmp):
+        folder.mkdir()
+    roots.register(run.cache, run.root.folder)
+    Index(run.root).note(paths.folder)
+    files.write_atomic(paths.parameters, run.parameters.data)
+    files.write_atomic(paths.experiment, resolved(run.config, run.inputs).encode())
+    keep_code(run)
+    inputs.place(run.inputs, paths.inputs)
+    files.write_json(paths.inputs_manifest, inputs.manifest(run.inputs))
+    run.environment, found = environment.collect(
+        run.cache, run.code_folder, run.config.environment.record
+    )
+    run.findings.extend(found)
+    files.write_json(paths.environment, run.environment)
+    if run.request.metrics_from is not None:
+        from engram.metrics_files import copy_until
+
+        parent, position = run.request.metrics_from
+        copy_until(parent, paths, position)
+    run.record = record.create(paths, facts.first_record(run))
+
+
+def keep_code(run: Run) -> None:
+    """Put what is needed to run this code again into the run folder: pack, patch, lock file."""
+    paths, recorded = run.paths, run.request.recorded_code
+    if run.snapshot is None:
+        return
+    source = run.root.source(run.snapshot.commit)
+    if not source.exists():
+        source.parent.mkdir(parents=True, exist_ok=True)
+        if run.repository is not None and run.repository.has(run.snapshot.commit):
+            run.repository.archive(run.snapshot.commit, source)
+        elif recorded is not None:
+            files.write_atomic(source, recorded.pack.read_bytes())
+    files.link_or_copy(source, paths.source)
+    run.code["source_sha256"] = hash_file(paths.source)
+    lock_file = run.snapshot.path / "uv.lock"
+    if lock_file.is_file():
+        files.write_atomic(paths.lock_file, lock_file.read_bytes())
+    patch = run.patch if recorded is None else recorded.patch()
+    if patch is not None:
+        files.write_atomic(paths.patch, patch)
+        run.code["patch_sha256"] = hashlib.sha256(patch).hexdigest()
+
+
+def run_script(run: Run) -> None:
+    """Let the child go, pass on its logs and signals, and wait until nothing of it is left."""
+    run.record = record.change(run.paths, state="running")
+    run.outcome = run.supervisor.run(
+        child_spec(run),
+        log_out=run.paths.log_out,
+        log_err=run.paths.log_err,
+        audit=run.paths.audit,
+        timeout_s=run.config.timeout_s,
+    )
+    run.findings.extend(run.outcome.findings)
+
+
+def collect(run: Run) -> None:
+    """Hash what came out, hash the inputs again, and read the audit."""
+    from engram import audit_digest
+
+    paths = run.paths
+    shutil.rmtree(paths.tmp, ignore_errors=True)
+    run.output_entries = hash_tree(paths.outputs)
+    entries = [entry.as_json() for entry in run.output_entries]
+    files.write_json(paths.outputs_manifest, entries)
+    imported, opened, found = audit_digest.digest(
+        paths.audit,
+        snapshot=run.code_folder,
+        roots=import_roots(run),
+        ignored=ignored_folders(run),
+        run=paths,
+        inputs=[item.source for item in run.inputs],
+    )
+    files.write_json(paths.imports, imported)
+    files.write_json(paths.files, opened)
+    paths.audit.unlink(missing_ok=True)
+    run.findings += [*found, *inputs.changed_since(run.inputs)]
+    if run.outcome.strays:
+        said = "processes outlived the script and were ended"
+        run.findings.append(Finding("processes_left", said, run.outcome.strays))
+
+
+def compare(run: Run) -> None:
+    """Hold a rerun's results against the original's; any other run has nothing to compare."""
+    original = run.request.original
+    if original is None or run.outcome.state != "completed":
+        return
+    from engram.comparison import compare_results
+
+    run.comparison = compare_results(
+        original, run.paths, summary=run.outcome.summary, settings=run.config.outputs
+    )
+
+
+def finish(run: Run) -> None:
+    """Write the final record, then what is derived from it: README, log line, index."""
+    state, exit_ = judge(run)
+    final = facts.final_facts(run, run.output_entries)
+    run.record = record.change(
+        run.paths, state=state, exit=exit_, comparison=run.comparison, **final
+    )
+    publish(run)
+
+
+def judge(run: Run) -> tuple[str, dict[str, Any]]:
+    """The final state: as the child ended, unless [audit] on_finding = "fail" says otherwise."""
+    outcome = run.outcome
+    bad = [item.code for item in run.findings if item.severity == "error"]
+    if outcome.state == "completed" and bad and run.config.audit.on_finding == "fail":
+        cause = f"[audit] on_finding = 'fail', and there are errors: {', '.join(bad)}"
+        return "failed", {**outcome.exit, "cause": cause}
+    return outcome.state, outcome.exit
+
+
+def publish(run: Run) -> None:
+    """Bring what is derived from the final record up to date."""
+    from engram import readme
+
+    files.write_atomic(run.paths.readme, readme.render(run.record).encode())
+    if run.config.log_file is not None:
+        record.append_line(run.config.log_file, facts.log_line(run.record))
+    if run.comparison is not None and run.request.original is not None:
+        verdict = {"run": run.paths.run_id, "verdict": run.comparison["verdict"]}
+        record.annotate(run.request.original, rerun={**verdict, "when": record.now_utc()})
+    Index(run.root).note(run.paths.folder)
+
+
+STEPS: tuple[Callable[[Run], None], ...] = (
+    read_request,
+    start_child,
+    look_at_code,
+    check_inputs,
+    take_code,
+    make_folder,
+    run_script,
+    collect,
+    compare,
+    finish,
+)
+
+
+def execute(request: Request, announce: Callable[[Run], None]) -> Run:
+    """Take a request through STEPS.
+
+    Args:
+        request: what to run.
+        announce: called once, when the run has its folder and its record.
+
+    Returns:
+        The run, ended; its record is final.
+
+    Raises:
+        RunnerError: it was refused, or the store cannot be written; a record that was born says so.
+        KeyboardInterrupt: it was interrupted before the script started or after it ended.
+    """
+    run = Run(request)
+    try:
+        with terminate_as_interrupt():
+            for step in STEPS:
+                step(run)
+                if step is make_folder:
+                    announce(run)
+    except BaseException as error:
+        end_unfinished(run, error)
+        if isinstance(error, OSError) and error.errno in STORE_ERRORS:
+            raise record.store_error(Path(error.filename or run.root.folder), error) from error
+        raise
+    finally:
+        if hasattr(run, "supervisor"):
+            run.supervisor.abandon()
+        if run.lease is not None:
+            run.lease.release()
+    return run
+
+
+def end_unfinished(run: Run, error: BaseException) -> None:
+    """Say in a born record that the runner itself could not bring the run to its end."""
+    if not hasattr(run, "record") or run.record["state"] in record.ENDED:
+        return
+    interrupted = isinstance(error, KeyboardInterrupt)
+    cause = "the runner was interrupted" if interrupted else f"the runner failed: {error!r}"
+    exit_ = {"code": None, "signal": None, "cause": cause, "exception": None}
+    state = "interrupted" if interrupted else "failed"
+    # A store that cannot be written is the likely reason; the next command will find the run dead.
+    with contextlib.suppress(errors.StoreError, OSError):
+        run.record = record.change(run.paths, state=state, exit=exit_)
+        publish(run)
+
+
+@contextlib.contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP outside the script's own time end the run as Ctrl-C would, with their exit code."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise errors.Terminated(number)
+
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def plan(request: Request) -> str:
+    """The resolved plan of a run, for --dry-run; nothing is created.
+
+    Raises:
+        RunnerError: the run would be refused.
+    """
+    run = Run(request)
+    for step in (read_request, look_at_code, check_inputs):
+        step(run)
+    code = run.code
+    lines = [
+        f"# code: {'working tree' if code['live'] else code['snapshot_commit']}",
+        *(f"# not in the commit: {path}" for item in run.findings for path in item.evidence or ()
+          if item.code == "dirty_code"),
+        f"# run root: {run.root.folder}",
+        *(f"# input {item.name}: {item.source}" for item in run.inputs),
+        "",
+        "# experiment.toml",
+        resolved(run.config, run.inputs),
+        "# parameters.toml",
+        run.parameters.data.decode(),
+    ]
+    return "\n".join(lines)
