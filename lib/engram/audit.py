@@ -1,9 +1,12 @@
 """Inside the child: note what is imported, opened and started, one JSON line each.
 
-Loaded by path, into the experiment's own process and into its Python children, so it imports nothing
-but what every interpreter has loaded, and nothing of engram. A line is one write to a file opened for
-appending: lines of several processes never mix, and what was written survives a crash.
+Loaded by path, into the experiment's own process and into its Python children, so it imports
+nothing but what every interpreter has loaded, and nothing of engram. A line is one write to a file
+opened for appending: lines of several processes never mix, and what was written survives a crash.
 """
+
+# Pathlib is not loaded in every Python child, and an event may not cost much.
+# ruff: noqa: PTH100, PTH109, PTH110, PTH117, PTH120
 
 from __future__ import annotations
 
@@ -15,9 +18,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 try:
-    from _json import encode_basestring_ascii as quote
+    from _json import encode_basestring_ascii as quoted
 except ImportError:
-    from json.encoder import py_encode_basestring_ascii as quote  # type: ignore[assignment]
+    from json.encoder import py_encode_basestring_ascii as quoted
+
+__all__ = ["Auditor", "Config", "environment_roots", "install", "quoted"]
 
 VARIABLE = "ENGRAM_AUDIT"
 FIELD, ITEM = "\x1f", "\x1e"
@@ -40,7 +45,7 @@ class Config:
     def __init__(
         self, path: str, snapshot: str, bytecode: str, roots: list[str], ignored: list[str]
     ) -> None:
-        """Name the audit file, the snapshot, the folder for its bytecode, the import roots and what to ignore."""
+        """Name the audit file, snapshot, bytecode folder, import roots, and folders to ignore."""
         self.path = path
         self.snapshot = snapshot
         self.bytecode = bytecode
@@ -60,7 +65,7 @@ class Config:
 
 
 def environment_roots() -> tuple[str, ...]:
-    """Return the folders that hold Python, its packages and this runner, each ending in a slash."""
+    """Return the folders of Python, its packages and this runner, each ending in a slash."""
     roots = [os.path.dirname(os.__file__), os.path.dirname(os.path.abspath(__file__))]
     for prefix in {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}:
         if prefix not in ("/", "/usr", "/usr/local"):
@@ -81,7 +86,7 @@ class Auditor:
         ignored = tuple(p.rstrip("/") + "/" for p in config.ignored if p)
         snapshot = config.snapshot.rstrip("/") + "/"
         self.quiet = (*NEVER, *SYSTEM, *self.environment, snapshot, *ignored)
-        self.unwatched = (*NEVER, *ignored)
+        self.unwatched = (*NEVER, *ignored[:1])  # the first is outputs/
         self.seen: set[tuple[str, str]] = set()
         self.imported: set[str] = set()
         self.pending: list[str] = []
@@ -101,7 +106,7 @@ class Auditor:
         return high
 
     def write(self, line: str) -> None:
-        """Append one line; a script may have closed the descriptor, so try once more with a new one."""
+        """Append one line; where a script has closed the descriptor, by a new one."""
         data = line.encode() + b"\n"
         try:
             os.write(self.fd, data)
@@ -114,7 +119,7 @@ class Auditor:
 
     def started(self, how: str) -> None:
         """Note that this process is audited from here on."""
-        name = quote((getattr(sys, "orig_argv", None) or [sys.executable])[0])
+        name = quoted((getattr(sys, "orig_argv", None) or [sys.executable])[0])
         pids = f'"pid":{os.getpid()},"ppid":{os.getppid()}'
         self.write(f'{{"e":"python",{pids},"how":"{how}","argv0":{name}}}')
 
@@ -173,7 +178,7 @@ class Auditor:
             self.lost += 1
             return
         self.seen.add((path, mode))
-        self.write(f'{{"e":"open","path":{quote(path)},"mode":"{mode}","pid":{os.getpid()}}}')
+        self.write(f'{{"e":"open","path":{quoted(path)},"mode":"{mode}","pid":{os.getpid()}}}')
 
     def _renamed(self, args: tuple[Any, ...]) -> None:
         self._unless_relative_to_fd(args[0], "d", args[2])
@@ -220,7 +225,7 @@ class Auditor:
         self._spawn("sh")
 
     def _spawn(self, name: str) -> None:
-        self.write(f'{{"e":"spawn","argv0":{quote(name)},"pid":{os.getpid()}}}')
+        self.write(f'{{"e":"spawn","argv0":{quoted(name)},"pid":{os.getpid()}}}')
 
     def _importing(self, args: tuple[Any, ...]) -> None:
         """Note the modules announced before this one: only now is it known where they lie."""
@@ -247,7 +252,7 @@ class Auditor:
             return
         self.imported.add(path)
         full = os.path.normpath(path if path[:1] == "/" else f"{os.getcwd()}/{path}")
-        place = f'"name":{quote(name)},"path":{quote(full)}'
+        place = f'"name":{quoted(name)},"path":{quoted(full)}'
         self.write(f'{{"e":"import",{place},"pid":{os.getpid()}}}')
 
     def finish(self) -> None:
@@ -259,7 +264,7 @@ class Auditor:
             origin = getattr(spec, "origin", None)
             if isinstance(origin, str) and "-packages/" in origin:
                 packages.add(name.split(".", 1)[0])
-        names = ",".join(quote(name) for name in sorted(packages))
+        names = ",".join(quoted(name) for name in sorted(packages))
         self.write(f'{{"e":"packages","names":[{names}],"pid":{os.getpid()},"lost":{self.lost}}}')
 
 

@@ -1,4 +1,7 @@
-"""From the raw audit lines to imports.json, files.json and findings; runs in the runner, after the run."""
+"""From the raw audit lines to imports.json, files.json and findings; in the runner, at the end."""
+
+# The audit compares paths as text, as the child did.
+# ruff: noqa: PTH100
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from engram.paths import RunPaths
 
 COVERAGE = (
     "exact for what Python opens, in every Python process listed as audited; "
-    "files opened by C libraries are sampled from the open descriptors, so a short opening can be missed; "
+    "files opened by C libraries are sampled from the open descriptors, "
+    "so a short opening can be missed; "
     "other programs are only named"
 )
 CLOCK_S = 0.05
@@ -29,7 +33,7 @@ class Digest(NamedTuple):
     """What the audit comes to."""
 
     imports: dict[str, Any]
-    """For imports.json: modules of the snapshot, modules from outside it, packages of the environment."""
+    """For imports.json: modules of the snapshot, modules from outside, installed packages."""
     files: dict[str, Any]
     """For files.json: the files the run opened, and the processes it started."""
     findings: list[Finding]
@@ -40,14 +44,14 @@ class Bounds:
 
     def __init__(
         self,
-        snapshot: Path,
+        snapshot: Sequence[str],
         run: RunPaths,
         inputs: Sequence[Path],
         ignored: Sequence[str],
         environment: Sequence[str],
     ) -> None:
         """Prepare the prefixes, each as given and with its links resolved."""
-        self.snapshot = _prefixes([str(snapshot)])
+        self.snapshot = _prefixes(snapshot)
         self.outputs = _prefixes([str(run.outputs), *ignored])
         self.run = _prefixes([str(run.folder)])
         self.writable = (*self.outputs, *NEVER)
@@ -62,14 +66,14 @@ class Bounds:
         )
 
     def may_write(self, path: str) -> bool:
-        """Whether a file may be written: where it really lies counts, a link in inputs/ is no excuse.
+        """Whether a file may be written: where it really lies counts, not the link to it.
 
         The run's own folder is its own affair, except for what its inputs link to.
         """
         return os.path.realpath(path).startswith((*self.writable, *self.run))
 
     def may_read(self, path: str) -> bool:
-        """Whether a file may be read: through the run's inputs/, or at the place an input has of its own."""
+        """Whether a file may be read: through the run's inputs/, or where an input lies itself."""
         return path.startswith(self.readable) or os.path.realpath(path).startswith(self.readable)
 
 
@@ -78,6 +82,7 @@ def digest(
     *,
     snapshot: Path,
     run: RunPaths,
+    roots: Sequence[str] = (),
     inputs: Sequence[Path] = (),
     ignored: Sequence[str] = (),
     environment: Sequence[str] = (),
@@ -89,16 +94,17 @@ def digest(
         audit: the raw file.
         snapshot: the checkout the run imported from (the working tree for a live run).
         run: the run's folder.
-        inputs: where the declared inputs lie, files or folders; a checkpoint that was resumed from too.
+        roots: import roots; modules below them count as the snapshot's.
+        inputs: where the declared inputs lie, and a checkpoint that was resumed from.
         ignored: caches and the TMPDIR of the run: prefixes that may be read and written.
         environment: further folders of the environment, when the child's Python is not this one.
-        started: when the child was started, in epoch seconds; the audit file's own time of birth if None.
+        started: when the run began, in epoch seconds; if None, when its parameters were written.
 
     Returns:
         The contents of imports.json and files.json, and what was found.
     """
     lines = list(_lines(audit))
-    bounds = Bounds(snapshot, run, inputs, ignored, environment)
+    bounds = Bounds([str(snapshot), *roots], run, inputs, ignored, environment)
     begun = _first_change(run) if started is None else started
     modules = _modules(lines, bounds)
     files = _files(lines, bounds, begun - CLOCK_S)
@@ -130,7 +136,7 @@ def _lines(audit: Path) -> Iterator[dict[str, Any]]:
 
 
 def _first_change(run: RunPaths) -> float:
-    """Return the start of the run as its folder tells: the parameters are written before it, and never again."""
+    """Return when the parameters were written: before the child started, and never again."""
     try:
         return run.parameters.stat().st_mtime
     except OSError:
@@ -198,8 +204,8 @@ def _files(lines: list[dict[str, Any]], bounds: Bounds, begun: float) -> list[di
 def _what_happened(path: str, modes: set[str], begun: float) -> str | None:
     """Name what the run did to a path, as the disk confirms it.
 
-    An opening is noted before it succeeds, and one for writing need not write: the change time, which a
-    script cannot set, decides. What was made and removed again within the run left nothing to mention.
+    An opening is noted before it succeeds, and one for writing need not write: the change time,
+    which a script cannot set, decides. What was made and removed again left nothing to mention.
     """
     try:
         info = Path(path).lstat() if "d" in modes else Path(path).stat()

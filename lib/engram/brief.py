@@ -105,7 +105,7 @@ def facts(brief: dict[str, Any]) -> Iterator[Fact]:
     """Everything one can filter and sort by.
 
     Yields:
-        (key, number or None, text): nested parameters as param.a.b; a key with many values once for each.
+        (key, number or None, text): nested parameters as param.a.b; each item of a list by itself.
     """
     for key, name in COLUMNS.items():
         yield from _fact(key, brief.get(name))
@@ -168,7 +168,7 @@ def _fact(key: str, value: Any) -> Iterator[Fact]:  # noqa: ANN401
 
 
 def number_of(value: Any) -> int | float | None:  # noqa: ANN401
-    """A value as SQLite compares numbers; None for what is none, and for nan, which compares with nothing."""
+    """A value as SQLite compares numbers; None for what is none, and for nan."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if isinstance(value, int):
@@ -198,9 +198,7 @@ def _empty(paths: RunPaths) -> dict[str, Any]:
     created = None
     if records.RUN_ID.fullmatch(run_id):
         day, clock = run_id[:8], run_id[9:19]
-        created = (
-            f"{day[:4]}-{day[4:6]}-{day[6:]}T{clock[:2]}:{clock[2:4]}:{clock[4:]}000+00:00"
-        )
+        created = f"{day[:4]}-{day[4:6]}-{day[6:]}T{clock[:2]}:{clock[2:4]}:{clock[4:]}000+00:00"
     return {
         **dict.fromkeys(COLUMNS.values()),
         "run_id": run_id,

@@ -1,8 +1,11 @@
-"""Inside the child: wait for the spec, prepare the process, load the script, call main, say how it ended.
+"""Inside the child: wait for the spec, prepare, load the script, call main, say how it ended.
 
 Started by hook/start.py, with the standard library only, from the RUNNING engram and never from the
 snapshot. Everything slow that needs no spec is imported before the spec arrives.
 """
+
+# Text paths are what the import system and the audit compare.
+# ruff: noqa: PTH100, PTH119, PTH120, PTH123
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ import os
 import sys
 from pathlib import Path
 
-import _frozen_importlib as bootstrap  # type: ignore[import-not-found]
-import _frozen_importlib_external as external  # type: ignore[import-not-found]
+import _frozen_importlib as bootstrap
+import _frozen_importlib_external as external
 
 TYPE_CHECKING = False  # the typing module would cost a quarter of the interpreter's start
 if TYPE_CHECKING:
@@ -97,7 +100,7 @@ def _prepare(spec: dict[str, Any], environment: tuple[str, ...]) -> audit.Audito
     found = finder.install(config.snapshot, roots, config.bytecode)
     for name, path in finder.forget_live_modules(found, auditor.environment):
         auditor.module(name, path)
-    return auditor  # type: ignore[no-any-return]
+    return auditor
 
 
 def _set_environ(spec: dict[str, Any], config: audit.Config) -> None:
@@ -152,9 +155,9 @@ def _load_script(path: str) -> Any:  # noqa: ANN401
     if name in sys.modules:
         name += "_script"
     spec = external.spec_from_file_location(name, path)
-    module = bootstrap.module_from_spec(spec)
+    module = bootstrap.module_from_spec(spec)  # type: ignore[arg-type]
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
     return module
 
 
@@ -264,7 +267,7 @@ def _report(auditor: audit.Auditor, ending: dict[str, Any]) -> None:
 
 
 def _members(items: Iterable[tuple[str, Any]]) -> str:
-    return ",".join(f"{audit.quote(key)}:{_json(value)}" for key, value in items)
+    return ",".join(f"{audit.quoted(key)}:{_json(value)}" for key, value in items)
 
 
 def _json(value: Any) -> str:  # noqa: ANN401
@@ -272,7 +275,7 @@ def _json(value: Any) -> str:  # noqa: ANN401
     if isinstance(value, dict):
         return f"{{{_members(value.items())}}}"
     if isinstance(value, str):
-        return audit.quote(value)
+        return audit.quoted(value)
     if isinstance(value, float):
         return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(text := repr(value), text)
     for name, constant in (("null", None), ("true", True), ("false", False)):
@@ -298,6 +301,6 @@ def _gpu_peak_bytes() -> int | None:
     try:
         if cuda is None or not cuda.is_initialized():
             return None
-        return sum(cuda.max_memory_reserved(n) for n in range(cuda.device_count()))
+        return int(sum(cuda.max_memory_reserved(n) for n in range(cuda.device_count())))
     except Exception:  # noqa: BLE001 - a measurement that fails is only missing
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engram import outputs, record
-from engram.compare import compare_files
+from engram.compare import DIFFERENT, EQUAL, IDENTICAL, compare_files
 from engram.compare_values import Tolerance, differences
 from engram.outputs import Comparison, FileComparison, overall
 
@@ -66,8 +66,8 @@ def of_summary(
     first = None
     for difference in differences(before["summary"], summary, tolerance):
         if not difference.within:
-            return FileComparison("summary", outputs.DIFFERENT, "another value", difference)
+            return FileComparison("summary", DIFFERENT, "another value", difference)
         first = first or difference
     if first is not None:
-        return FileComparison("summary", outputs.EQUAL, "equal within the tolerances", first)
-    return FileComparison("summary", outputs.IDENTICAL, "the same values")
+        return FileComparison("summary", EQUAL, "equal within the tolerances", first)
+    return FileComparison("summary", IDENTICAL, "the same values")

@@ -6,19 +6,26 @@ import hashlib
 import math
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from engram import overrides as overriding
 from engram import toml
 from engram.errors import ConfigError, UnrecordedCodeError
+from engram.settings import (
+    AuditConfig,
+    EnvironmentConfig,
+    ExperimentConfig,
+    InputSpec,
+    OutputsConfig,
+    Parameters,
+    WandbConfig,
+    resolved,
+)
 from engram.tables import Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from engram.inputs import ResolvedInput
 
 __all__ = [
     "IMPORT_ROOTS",
@@ -46,86 +53,6 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f/\\]")
 
 
-class InputSpec(NamedTuple):
-    """One [[data.inputs]]: a file or folder, or the outputs of an earlier run."""
-
-    path: Path | None = None  # absolute; None when `run` is given
-    run: str | None = None  # a run id, or latest:NAME
-    name: str | None = None  # in inputs/; default: the base name, or the earlier run's experiment
-    strategy: str = "symlink"  # or "copy"
-    sha256: str | None = None  # what the content must be
-
-
-class WandbConfig(NamedTuple):
-    """[wandb]: nothing is sent unless `enabled`."""
-
-    enabled: bool = False
-    project: str | None = None
-    entity: str | None = None
-    tags: tuple[str, ...] = ()
-    notes: str | None = None
-
-    def for_script(self) -> dict[str, Any] | None:
-        """What main receives: the table without `enabled`, or None when disabled."""
-        if not self.enabled:
-            return None
-        fields = {**self._asdict(), "tags": list(self.tags)}
-        return {key: value for key, value in fields.items() if key != "enabled" and value}
-
-
-class AuditConfig(NamedTuple):
-    """[audit]: whether findings of severity error make a run fail."""
-
-    on_finding: str = "record"  # or "fail"
-
-
-class OutputsConfig(NamedTuple):
-    """[outputs]: how a rerun compares."""
-
-    volatile: tuple[str, ...] = ()  # glob patterns of files that may differ
-    rtol: float = 0.0  # relative tolerance of numbers
-    atol: float = 0.0  # absolute tolerance of numbers
-
-
-class EnvironmentConfig(NamedTuple):
-    """[environment]: what the child gets, and what is recorded beyond the default list."""
-
-    record: tuple[str, ...] = ()  # names of environment variables
-    hash_seed: int | str = 0  # PYTHONHASHSEED: a number, or "random"
-    threads: int = 1  # of BLAS and OpenMP
-
-
-@dataclass(frozen=True)
-class ExperimentConfig:
-    """experiment.toml with every default filled in and every path made absolute."""
-
-    source: Path | None
-    root: Path
-    name: str
-    script: str  # relative to root, with slashes
-    output_dir: Path
-    parameters_file: Path | None
-    log_file: Path | None
-    description: str
-    seed: int | None
-    timeout_s: float | None
-    inputs: tuple[InputSpec, ...]
-    wandb: WandbConfig
-    audit: AuditConfig
-    outputs: OutputsConfig
-    environment: EnvironmentConfig
-    project_paths: tuple[str, ...]  # relative to root; empty means IMPORT_ROOTS
-
-
-class Parameters(NamedTuple):
-    """The parameters of one run, as read once."""
-
-    data: bytes  # what the run folder's parameters.toml holds
-    values: dict[str, Any]
-    sha256: str  # of data
-    overridden: tuple[str, ...]  # dotted keys
-
-
 def load(
     path: Path,
     *,
@@ -138,14 +65,15 @@ def load(
 
     Args:
         path: the experiment file.
-        root: the repository's root, where relative paths start; those that begin with `./` start at the file's folder.
+        root: the repository's root, where relative paths start; those that begin with `./` start at
+            the file's folder.
         overrides: KEY=VALUE from `--config`, applied in order.
         seed: replaces the key `seed`.
         timeout: replaces the key `timeout`; a number of seconds or "15m".
 
     Raises:
-        ConfigError: the file is not TOML, or a key is unknown, missing or has a value that does not fit; the message
-            names file, key, value and what would fit.
+        ConfigError: the file is not TOML, or a key is unknown, missing or has a value that does not
+            fit; the message names file, key, value and what would fit.
         UnrecordedCodeError: the script lies outside the repository.
     """
     _, values = toml.read(path)
@@ -265,7 +193,9 @@ def parse_duration(value: object) -> float:
     elif isinstance(value, str):
         seconds = _text_duration(value.strip())
     if not 0 < seconds < math.inf:
-        msg = f"{value!r} is no time span: write a positive number of seconds, or 90s, 15m, 2h, 1h30m"
+        msg = (
+            f"{value!r} is no time span: write a positive number of seconds, or 90s, 15m, 2h, 1h30m"
+        )
         raise ConfigError(msg)
     return seconds
 
@@ -338,7 +268,9 @@ def _environment(table: Table) -> EnvironmentConfig:
     seed = table.take("hash_seed", 0)
     if seed != "random":
         seed = table.integer("hash_seed", 0, least=0, most=MAX_SEED)
-    config = EnvironmentConfig(record, seed, table.integer("threads", _threads(), least=1, most=4096))
+    config = EnvironmentConfig(
+        record, seed, table.integer("threads", _threads(), least=1, most=4096)
+    )
     table.finish()
     return config
 
@@ -380,11 +312,12 @@ def load_parameters(
     Args:
         path: the parameters file; None means that there are none but the overrides.
         overrides: KEY=VALUE from `--set`, applied in order; +KEY=VALUE adds a key.
-        seed: the run's seed, which replaces a parameter `seed` where the file has one; `--set seed=...` wins.
+        seed: the run's seed, which replaces a parameter `seed` where the file has one; `--set
+            seed=...` wins.
 
     Returns:
-        The exact bytes of the file where nothing is overridden, else its text with the new values, comments kept
-        where possible.
+        The exact bytes of the file where nothing is overridden, else its text with the new values,
+        comments kept where possible.
 
     Raises:
         ConfigError: the file is missing or not TOML, or an override does not fit it.
@@ -399,62 +332,3 @@ def load_parameters(
         values = toml.loads(data, where=where)
     keys = dict.fromkeys(change.key for change in changes)
     return Parameters(data, values, hashlib.sha256(data).hexdigest(), tuple(keys))
-
-
-def resolved(config: ExperimentConfig, inputs: Sequence[ResolvedInput] = ()) -> str:
-    """The experiment as it ran, as TOML that runs again from inside the run folder.
-
-    Args:
-        config: what `load` returned.
-        inputs: the inputs as found, which turn `latest:NAME` into the run it meant.
-    """
-    values = {
-        "name": config.name,
-        "description": config.description,
-        "script": config.script,
-        "parameters_file": "./parameters.toml",
-        "output_dir": _written(config.output_dir, config.root),
-        "log_file": config.log_file and _written(config.log_file, config.root),
-        "seed": config.seed,
-        "timeout": config.timeout_s,
-        "data": {"inputs": _resolved_inputs(config, inputs)},
-        "wandb": config.wandb._asdict(),
-        "audit": config.audit._asdict(),
-        "outputs": config.outputs._asdict(),
-        "environment": config.environment._asdict(),
-        "project": {"paths": config.project_paths},
-    }
-    return HEADER + toml.dumps(_without_empty(values))
-
-
-HEADER = "# As resolved for this run. Paths start at the repository's root, those with ./ at this folder.\n\n"
-
-
-def _resolved_inputs(
-    config: ExperimentConfig, inputs: Sequence[ResolvedInput]
-) -> list[dict[str, Any]]:
-    runs = [item.run for item in inputs] or [spec.run for spec in config.inputs]
-    return [
-        {
-            **spec._asdict(),
-            "path": spec.path and _written(spec.path, config.root),
-            "run": run,
-        }
-        for spec, run in zip(config.inputs, runs, strict=True)
-    ]
-
-
-def _without_empty(value: Any) -> Any:  # noqa: ANN401
-    """The same without None, empty lists and empty tables, which are what an absent key means."""
-    if isinstance(value, dict):
-        kept = {key: _without_empty(item) for key, item in value.items()}
-        return {key: item for key, item in kept.items() if item not in (None, [], {})}
-    return [_without_empty(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _written(path: Path, root: Path) -> str:
-    """A path as experiment.toml writes it: relative to the root inside it, else absolute."""
-    if not path.is_relative_to(root) or path == root:
-        return str(path)
-    text = path.relative_to(root).as_posix()
-    return str(path) if text.startswith("~/") else text

@@ -12,7 +12,16 @@ from typing import Any
 from engram import brief as briefs
 from engram.record import plain
 
-__all__ = ["create", "drop", "is_corrupt", "is_unwritable", "open_copy", "open_file", "put", "stale"]
+__all__ = [
+    "create",
+    "drop",
+    "is_corrupt",
+    "is_unwritable",
+    "open_copy",
+    "open_file",
+    "put",
+    "stale",
+]
 
 VERSION = 1
 BUSY_S = 30.0
@@ -58,7 +67,7 @@ def open_file(path: Path) -> sqlite3.Connection:
 
 
 def open_copy(path: Path) -> sqlite3.Connection:
-    """Open a private copy in memory, for a root that cannot be written; empty when there is nothing to copy."""
+    """Open a private copy in memory, for a root that cannot be written; empty without an original."""
     for mode in ("mode=ro", "immutable=1"):
         database = sqlite3.connect(":memory:", isolation_level=None)
         address = f"{path.absolute().as_uri()}?{mode}"
@@ -94,18 +103,29 @@ def create(database: sqlite3.Connection, folder: Path | None = None) -> None:
 
 
 def put(
-    database: sqlite3.Connection, *, place: str, name: str, stamp: str, brief: dict[str, Any], final: bool
+    database: sqlite3.Connection,
+    *,
+    place: str,
+    name: str,
+    stamp: str,
+    brief: dict[str, Any],
+    final: bool,
 ) -> None:
     """Write one run, in place of what was known about it."""
     drop(database, place, name)
-    text = json.dumps(plain(brief), ensure_ascii=False, separators=(",", ":"), default=briefs.text_of)
+    text = json.dumps(
+        plain(brief), ensure_ascii=False, separators=(",", ":"), default=briefs.text_of
+    )
     columns = (place, name, brief["run_id"], briefs.when(brief), not final, stamp, text)
     cursor = database.execute(
-        "INSERT INTO runs (place, name, run_id, at, open, stamp, brief) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO runs (place, name, run_id, at, open, stamp, brief) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
         columns,
     )
     rows = [(key, cursor.lastrowid, value, number) for key, number, value in briefs.facts(brief)]
-    database.executemany("INSERT OR IGNORE INTO facts (key, run, text, number) VALUES (?, ?, ?, ?)", rows)
+    database.executemany(
+        "INSERT OR IGNORE INTO facts (key, run, text, number) VALUES (?, ?, ?, ?)", rows
+    )
 
 
 def drop(database: sqlite3.Connection, place: str, name: str) -> None:

@@ -42,7 +42,7 @@ def first_record(run: Run) -> dict[str, Any]:
         "seed": config.seed,
         "hash_seed": config.environment.hash_seed,
         "timeout_s": config.timeout_s,
-        "environment": run.environment["brief"],
+        "environment": brief_environment(run.environment),
         "host": identity["host"],
         "user": identity["user"],
         "lease": identity,
@@ -77,6 +77,16 @@ def hashes(run: Run) -> dict[str, str | None]:
         "environment": manifest.hash_file(paths.environment),
         "inputs": manifest.hash_file(paths.inputs_manifest),
         "lock_file": manifest.hash_file(paths.lock_file) if paths.lock_file.exists() else None,
+    }
+
+
+def brief_environment(environment: dict[str, Any]) -> dict[str, Any]:
+    """What the record itself says of the environment; all of it is in provenance/environment.json."""
+    keys = ("python", "executable", "platform", "torch", "cpu")
+    return {
+        **{key: environment[key] for key in keys},
+        "gpus": environment["gpus"],
+        "packages": len(environment["packages"]),
     }
 
 

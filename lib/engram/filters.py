@@ -24,7 +24,13 @@ ALIASES = {
     "duration": "run_s",
     "took": "run_s",
 }
-TABLES = {"param": "param", "params": "param", "parameter": "param", "parameters": "param", "summary": "summary"}
+TABLES = {
+    "param": "param",
+    "params": "param",
+    "parameter": "param",
+    "parameters": "param",
+    "summary": "summary",
+}
 KEYS = (*COLUMNS, "finding", "severity")
 MOMENTS = ("created", "started", "ended")
 Values = list[int | float | str]
@@ -53,8 +59,8 @@ def parse(text: str) -> Filter:
     found = PATTERN.fullmatch(text.strip())
     if found is None:
         msg = (
-            f"{text!r} is not a filter: write KEY=VALUE with one of = != < <= > >= ~, such as state=failed, "
-            "param.lr>0.01 or summary.acc>=0.9"
+            f"{text!r} is not a filter: write KEY=VALUE with one of = != < <= > >= ~, such as "
+            "state=failed, param.lr>0.01 or summary.acc>=0.9"
         )
         raise ConfigError(msg)
     key, operator, value = known_key(found[1]), found[2].replace("==", "="), found[3]
@@ -95,7 +101,7 @@ def sort_key(text: str) -> tuple[str, bool]:
 
 
 def select(filters: Iterable[Filter], *, sort: str | None, limit: int | None) -> tuple[str, Values]:
-    """The question for rows: place, name, run_id, at, open, brief, and the three parts of the sort key."""
+    """The question for rows, with the columns that engram.index.Row names."""
     where, values = _where(filters)
     if sort is None:
         text = f"SELECT place, name, run_id, at, open, brief, 0, NULL, NULL FROM runs{where}"
@@ -103,10 +109,10 @@ def select(filters: Iterable[Filter], *, sort: str | None, limit: int | None) ->
     else:
         key, descending = sort_key(sort)
         way = "DESC" if descending else "ASC"
-        # Numbers come before texts; what is missing, or not a number at all, comes last in both directions.
+        # Numbers come before texts; what is missing, and nan, come last in both directions.
         text = (
-            "SELECT place, name, run_id, at, open, brief, CASE WHEN sorted.number IS NOT NULL THEN 0 "
-            "WHEN sorted.text IS NULL OR sorted.text = 'nan' THEN 2 ELSE 1 END AS rank, "
+            "SELECT place, name, run_id, at, open, brief, CASE "
+            "WHEN sorted.number IS NOT NULL THEN 0 WHEN sorted.text IS NULL OR sorted.text = 'nan' THEN 2 ELSE 1 END AS rank, "
             "sorted.number, sorted.text FROM runs LEFT JOIN (SELECT run, MIN(number) AS number, "
             "MIN(text) AS text FROM facts WHERE key = ? GROUP BY run) AS sorted ON sorted.run = id"
             f"{where}"
@@ -130,7 +136,7 @@ def _where(filters: Iterable[Filter]) -> tuple[str, Values]:
     values: Values = []
     for item in filters:
         test, given = _condition(item)
-        # Unequal is the complement of equal: also a run that lacks the key, or all of whose tags are others.
+        # Unequal is the complement of equal: also for a run that lacks the key.
         inside = "NOT IN" if item.operator == "!=" else "IN"
         parts.append(f"id {inside} (SELECT run FROM facts WHERE key = ? AND {test})")
         values += [item.key, *given]

@@ -1,13 +1,17 @@
-"""Inside the child: import from the snapshot before anything else, and keep its bytecode elsewhere.
+"""Inside the child: import from the snapshot first, and keep its bytecode elsewhere.
 
 Loaded by path into the experiment's process and its Python children; see audit.py for what that means.
 """
 
+# Pathlib is not loaded in every Python child.
+# ruff: noqa: PTH116
+
 from __future__ import annotations
 
+import os
 import sys
 
-import _frozen_importlib_external as external  # type: ignore[import-not-found]
+import _frozen_importlib_external as external
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +49,7 @@ class SnapshotFinder:
 
     def _finder(self, entry: str) -> Any:  # noqa: ANN401
         if entry not in self.finders:
-            details = external._get_supported_file_loaders()
+            details = external._get_supported_file_loaders()  # type: ignore[attr-defined]
             self.finders[entry] = external.FileFinder(entry, *details)
         return self.finders[entry]
 
@@ -53,15 +57,22 @@ class SnapshotFinder:
 def redirect_bytecode(snapshot: str, bytecode: str) -> None:
     """Keep the compiled modules of the snapshot below `bytecode`; all others stay where they are.
 
-    sys.pycache_prefix would move the bytecode of every installed package too, and compile it again for
-    every snapshot.
+    sys.pycache_prefix would move the bytecode of every installed package too, and compile it again
+    for every snapshot. The change time of the source is part of the name: a script that writes into
+    the snapshot must not leave bytecode behind that fits the repaired file.
     """
     inside = snapshot.rstrip("/") + "/"
     plain = external.cache_from_source
 
     def cache_from_source(path: Any, *args: Any, **options: Any) -> str:  # noqa: ANN401
         place: str = plain(path, *args, **options)
-        return bytecode + place[len(inside) - 1 :] if place.startswith(inside) else place
+        if not place.startswith(inside):
+            return place
+        try:
+            changed = os.stat(path).st_ctime_ns
+        except OSError:
+            return place
+        return f"{bytecode}{place.removesuffix('.pyc')}.{changed:x}.pyc"
 
     external.cache_from_source = cache_from_source
 
@@ -90,7 +101,7 @@ def forget_live_modules(
 def install(snapshot: str, roots: list[str], bytecode: str) -> SnapshotFinder:
     """Make this process import from the snapshot first."""
     finder = SnapshotFinder(snapshot, roots)
-    sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, finder)
     if bytecode:
         redirect_bytecode(snapshot, bytecode)
     return finder

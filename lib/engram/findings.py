@@ -23,6 +23,7 @@ SEVERITIES = {
     "live_code": WARNING,
     "wandb_unavailable": WARNING,
     "unaudited_process": NOTE,
+    "resumed_with_overrides": NOTE,
     "unpushed_commit": NOTE,
     "no_remote": NOTE,
     "detached_head": NOTE,

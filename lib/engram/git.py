@@ -64,11 +64,12 @@ def buffer(data: bytes = b"") -> IO[bytes]:
 
 @dataclass
 class GitCall:
-    """One git process that was started; `output` must be read once."""
+    """One git process that was started; whoever started it must call `finish`, `output` or `abandon`."""
 
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
     where: Path
+    result: tuple[int, bytes, str] | None = None
 
     @property
     def stdout(self) -> IO[bytes]:
@@ -79,16 +80,19 @@ class GitCall:
         return self.process.stdout
 
     def finish(self) -> tuple[int, bytes, str]:
-        """Wait for the end.
+        """Wait for the end; a second call gives the same answer.
 
         Returns:
             The exit code, the rest of the output, and the text written to standard error.
         """
-        with self.process, self.errors:
-            out = self.process.stdout.read() if self.process.stdout else b""
-            code = self.process.wait()
-            self.errors.seek(0)
-            return code, out, self.errors.read().decode(errors="replace").strip()
+        if self.result is None:
+            with self.process, self.errors:
+                out = self.process.stdout.read() if self.process.stdout else b""
+                code = self.process.wait()
+                self.errors.seek(0)
+                said = self.errors.read().decode(errors="replace").strip()
+            self.result = code, out, said
+        return self.result
 
     def output(self) -> bytes:
         """Wait for the end and return the output.
@@ -124,7 +128,8 @@ class Git:
     @classmethod
     def of_objects(cls, git_dir: Path) -> Git:
         """Git on a git folder alone, whether or not it has a working tree."""
-        return cls(git_dir, (("GIT_DIR", str(git_dir)),))
+        # The configuration of a submodule's git folder may name a working tree that is gone.
+        return cls(git_dir, (("GIT_DIR", str(git_dir)), ("GIT_WORK_TREE", str(git_dir))))
 
     def with_variables(self, **variables: str) -> Git:
         """The same git with more variables."""

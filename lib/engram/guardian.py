@@ -121,7 +121,7 @@ class _Guardian:
         name_process(b"engram-guard")
 
     def _detach(self) -> None:
-        """Let go of everything the runner has open, above all of the locks and pipes of other runs."""
+        """Let go of all that the runner has open, above all the locks and pipes of other runs."""
         keep = {self.job.control, self.job.status, self.wake, self.wake_end}
         for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208
             if int(entry) not in keep and int(entry) > 2:
@@ -218,15 +218,15 @@ def unframe(data: bytearray) -> list[dict[str, Any]]:
 
 
 def prctl(option: int, value: int | bytes) -> bool:
-    """Call prctl(2); False where the system has none.
+    """Set a property of this process; False where the system has none.
 
     The C module is used without its Python front, which costs ten times as much to import.
     """
     try:
         import _ctypes
 
-        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[attr-defined]
-        return bool(_ctypes.call_function(address, (option, value, 0, 0, 0)) == 0)  # type: ignore[attr-defined]
+        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
+        return bool(_ctypes.call_function(address, (option, value, 0, 0, 0)) == 0)
     except (ImportError, AttributeError, OSError):
         return False
 
@@ -237,7 +237,7 @@ def name_process(name: bytes) -> None:
 
 
 def oom_kills() -> int:
-    """Count the processes the kernel has killed for memory: in this cgroup, else on this machine."""
+    """Count what the kernel has killed for memory: in this cgroup, else on this machine."""
     own = processes.read_bytes("/proc/self/cgroup").decode("utf-8", "replace")
     folder = next((line[3:] for line in own.splitlines() if line.startswith("0::")), "")
     events = processes.read_bytes(f"/sys/fs/cgroup{folder}/memory.events")
@@ -280,7 +280,7 @@ def _become_child(job: Job, guardian: int) -> NoReturn:
 
 
 def _resident_kib() -> int:
-    """Return this process's resident memory: a forked child cannot report less than it at its peak."""
+    """Return this process's resident memory: below it no forked child's peak can be seen."""
     fields = processes.read_bytes("/proc/self/statm").split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") // 1024 if len(fields) > 1 else 0
 

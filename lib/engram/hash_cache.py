@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HashCache", "SeenFiles"]
 
-SETTLED_S = 2.0  # a file changed later than this before it was read may change again within one clock tick
+SETTLED_S = (
+    2.0  # a file changed later than this before it was read may change again within one clock tick
+)
 BATCH = 500  # paths in one query; SQLite allows 999
 WAIT_S = 1.0
 
@@ -27,8 +29,8 @@ CREATE TABLE IF NOT EXISTS hashes (path BLOB PRIMARY KEY, signature TEXT, sha256
 class HashCache:
     """An SQLite file of (path, signature, sha256); losing it costs time, never truth.
 
-    The signature is (device, inode, size, mtime_ns, ctime_ns): a content cannot change without a new ctime, which
-    no program can set back.
+    The signature is (device, inode, size, mtime_ns, ctime_ns): a content cannot change without a
+    new ctime, which no program can set back.
     """
 
     def __init__(self, path: Path) -> None:
@@ -112,9 +114,7 @@ def _query(connection: sqlite3.Connection, files: Sequence[Found]) -> list[tuple
     return _matching(files, {path: (known, sha256) for path, known, sha256 in rows})
 
 
-def _matching(
-    files: Sequence[Found], known: dict[bytes, tuple[str, str]]
-) -> list[tuple[str, str]]:
+def _matching(files: Sequence[Found], known: dict[bytes, tuple[str, str]]) -> list[tuple[str, str]]:
     """The files whose signature is the known one, with their hash."""
     answers = ((file, known.get(os.fsencode(file.path), ("", ""))) for file in files)
     return [(file.path, answer[1]) for file, answer in answers if answer[0] == signature(file.stat)]
@@ -129,9 +129,7 @@ def _insert(connection: sqlite3.Connection, rows: list[tuple[bytes, str, str]]) 
 
 def signature(status: os.stat_result) -> str:
     """What changes whenever a file does."""
-    return (
-        f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
-    )
+    return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 
 
 def is_settled(status: os.stat_result, began: float) -> bool:

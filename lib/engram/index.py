@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Index", "Row"]
 
 Answer = TypeVar("Answer")
-# A folder changed twice in one tick of the file system's clock shows one time: what is younger is read again.
+# Two changes in one tick of the file system's clock show one time: what is younger is read again.
 SETTLED_NS = 2_000_000_000
 COLUMNS = "SELECT place, name, run_id, at, open, brief, 0, NULL, NULL FROM runs WHERE"
 
@@ -62,7 +62,7 @@ class Work(NamedTuple):
 
     Attributes:
         read: (place, name) of run folders to read, or to forget when they are gone.
-        places: when each folder of runs last changed, in ns, for those that need not be listed next time.
+        places: when each folder of runs last changed, in ns, where that is new.
         gone: folders of runs that are not there anymore.
         journal: how much of the journal this covers, in bytes.
     """
@@ -124,8 +124,8 @@ class Index:
 
         Args:
             filters: all must hold.
-            sort: a key, descending when it starts with `-`; the newest first by default. Runs without the key, and
-                nan, come last.
+            sort: a key, descending when it starts with `-`; the newest first by default. Runs
+                without the key, and nan, come last.
             limit: at most so many.
 
         Returns:
@@ -227,7 +227,7 @@ class Index:
             (self.root.store / ".gitignore").write_text("*\n")
 
     def _guarded(self, act: Callable[[], Answer]) -> Answer:
-        """Do something with the database; rebuild it when it is damaged, do without it when it is out of reach."""
+        """Do something with the database: rebuilt when damaged, done without when out of reach."""
         import sqlite3
 
         from engram import database
@@ -239,14 +239,18 @@ class Index:
             except (sqlite3.Error, OSError) as error:
                 self.close()
                 if isinstance(error, sqlite3.Error) and database.is_corrupt(error):
-                    self._say(f"{str(self.root.index)!r} is damaged ({error}): rebuilt from the run folders")
+                    self._say(
+                        f"{str(self.root.index)!r} is damaged ({error}): rebuilt from the runs"
+                    )
                     self._discard(inode)
                 elif self._private:
                     raise
                 else:
                     self._private = True
                     if not database.is_unwritable(error):
-                        self._say(f"{str(self.root.index)!r} cannot be used ({error}): read without it")
+                        self._say(
+                            f"{str(self.root.index)!r} cannot be used ({error}): read without it"
+                        )
         return act()
 
     def _inode(self) -> int | None:
@@ -323,11 +327,15 @@ class Index:
 
     def _indexed(self, place: str) -> set[str]:
         """The run folders that the index knows in a place."""
-        return {name for (name,) in self._db.execute("SELECT name FROM runs WHERE place = ?", (place,))}
+        return {
+            name for (name,) in self._db.execute("SELECT name FROM runs WHERE place = ?", (place,))
+        }
 
     def _changed(self) -> Iterator[tuple[str, str]]:
         """Runs that had not ended when they were last read, and are different now."""
-        open_rows = self._db.execute("SELECT place, name, stamp, brief FROM runs WHERE open").fetchall()
+        open_rows = self._db.execute(
+            "SELECT place, name, stamp, brief FROM runs WHERE open"
+        ).fetchall()
         if open_rows:
             from engram.brief import state
 
@@ -337,7 +345,10 @@ class Index:
                     yield place, name
 
     def _write(self, work: Work) -> None:
-        """Bring the index up to what `work` found; the folders are read inside, so that the last writer is right."""
+        """Bring the index up to what `work` found.
+
+        The folders are read while the lock is held, so that whoever writes last read last.
+        """
         from engram import brief, database
 
         self._db.execute("BEGIN IMMEDIATE")
@@ -352,12 +363,14 @@ class Index:
                 database.drop(self._db, place, name)
             else:
                 final = found["state"] in records.ENDED and stamp != ""
-                database.put(self._db, place=place, name=name, stamp=stamp, brief=found, final=final)
+                database.put(
+                    self._db, place=place, name=name, stamp=stamp, brief=found, final=final
+                )
         self._db.executemany("REPLACE INTO places VALUES (?, ?)", work.places.items())
         self._db.execute("COMMIT")
 
     def _journal(self) -> tuple[set[tuple[str, str]], int]:
-        """What the journal holds, and its length in bytes; a damaged line is skipped, the folders tell anyway."""
+        """What the journal holds, and its length in bytes; damaged lines are skipped."""
         try:
             data = self.root.pending.read_bytes()
         except OSError:

@@ -19,11 +19,11 @@ NEWBORN_S = 5.0
 
 
 def process_identity() -> dict[str, Any]:
-    """Say who this process is, as evidence for later: a pid alone means nothing elsewhere or after a reboot.
+    """Say who this process is: a pid alone means nothing elsewhere or after a reboot.
 
     Returns:
-        host, machine (id of the installation), boot_id, pid_namespace, pid, start_time (clock ticks after
-        boot), slurm_job, user; None for what this system does not tell.
+        host, machine (id of the installation), boot_id, pid_namespace, pid, start_time (clock ticks
+        after boot), slurm_job, user; None for what this system does not tell.
     """
     return {
         "host": os.uname().nodename,
@@ -101,8 +101,8 @@ def standing(path: Path, identity: dict[str, Any] | None) -> Standing:
         identity: what `process_identity` said in the runner; None when its record was never born.
 
     Returns:
-        "alive"; "dead", said only of this host and this pid namespace (or of an earlier boot of this
-        host); "elsewhere" when it cannot be judged from here.
+        "alive"; "dead", said only of this host and this pid namespace (or of an earlier boot of
+        this host); "elsewhere" when it cannot be judged from here.
     """
     if not identity:
         return "alive" if _held(path) or _newborn(path) else "dead"
@@ -120,7 +120,7 @@ def standing(path: Path, identity: dict[str, Any] | None) -> Standing:
 
 
 def last_sign_of_life(folder: Path) -> float:
-    """Return the newest modification time among a run's logs, metrics, record and outputs, in epoch seconds."""
+    """Return when a run last wrote a log, metric, record or output, in epoch seconds."""
     run = RunPaths(folder)
     watched = (
         run.folder,
@@ -149,7 +149,7 @@ def _lock(fd: int, kind: int, patience_s: float) -> bool:
 
 
 def _held(path: Path) -> bool:
-    """Tell whether somebody holds the lease; a shared lock, so that two who look do not see each other."""
+    """Tell whether somebody holds the lease; shared, so that two who look do not collide."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

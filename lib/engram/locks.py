@@ -18,7 +18,7 @@ __all__ = ["append_whole", "locked"]
 def locked(path: Path, *, create: bool = False) -> Iterator[int]:
     """Hold the one lock on `path` and yield an open descriptor of it.
 
-    Whoever waited for the lock may have got that of a file that was replaced meanwhile; then it tries again.
+    Whoever waited may have got the lock of a file that was replaced meanwhile, and tries again.
 
     Args:
         path: the file; it may be replaced by rename while locked.
@@ -46,8 +46,8 @@ def locked(path: Path, *, create: bool = False) -> Iterator[int]:
 def append_whole(path: Path, data: bytes) -> None:
     """Append `data` so that readers and other writers see all of it or nothing.
 
-    A line that an earlier crash cut short is closed first; when the disk fills up, the file is cut back to its
-    former length.
+    A line that an earlier crash cut short is closed first; when the disk fills up, the file is cut
+    back to its former length.
 
     Args:
         path: the file; made, with its folder, when it is missing.

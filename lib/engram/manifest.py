@@ -69,8 +69,8 @@ def _text(value: str | int | None) -> str | None:
 def hash_tree(folder: Path, cache: HashCache | None = None) -> list[Entry]:
     """The manifest of a folder as it lies there: links are entries of their own, never followed.
 
-    It never fails because of what a script left behind: a socket, or a file that may not be read, is an entry
-    with an empty sha256. Empty folders have no entry.
+    It never fails because of what a script left behind: a socket, or a file that may not be read,
+    is an entry with an empty sha256. Empty folders have no entry.
 
     Args:
         folder: the folder; the manifest of one that does not exist is empty.
@@ -112,7 +112,9 @@ def _walk(folder: str, prefix: str = "") -> Iterator[tuple[str, str, os.stat_res
 
 def _link_entry(path: str, name: str) -> Entry:
     target = os.fsencode(os.readlink(path))  # noqa: PTH115
-    return Entry(name, len(target), hashlib.sha256(target).hexdigest(), printable(os.fsdecode(target)))
+    return Entry(
+        name, len(target), hashlib.sha256(target).hexdigest(), printable(os.fsdecode(target))
+    )
 
 
 def printable(name: str) -> str:
@@ -208,7 +210,9 @@ def _each(work: Callable[[int], None], items: Sequence[int], *, workers: int) ->
             except BaseException as error:  # noqa: BLE001
                 failures.append(error)
 
-    threads = [threading.Thread(target=drain, daemon=True) for _ in range(min(workers, len(items)) - 1)]
+    threads = [
+        threading.Thread(target=drain, daemon=True) for _ in range(min(workers, len(items)) - 1)
+    ]
     for thread in threads:
         thread.start()
     drain()

@@ -51,8 +51,8 @@ class Facts(NamedTuple):
 def judge(facts: Facts) -> tuple[str, dict[str, Any]]:
     """Name the state of a run and why.
 
-    The order matters: what the runner was told comes first, since a script may turn a signal into any
-    exit code; then how the process ended; then what main said.
+    The order matters: what the runner was told comes first, since a script may turn a signal into
+    any exit code; then how the process ended; then what main said.
 
     Returns:
         The state, and the record's `exit`.

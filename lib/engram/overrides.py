@@ -111,8 +111,8 @@ def apply(values: Any, changes: Sequence[Override], *, where: str, create: bool 
         create: whether every key may be new, as with +KEY=VALUE.
 
     Raises:
-        ConfigError: a key is not there (with what may have been meant), an index is out of range, or a path leads
-            through a value that is no table.
+        ConfigError: a key is not there (with what may have been meant), an index is out of range,
+            or a path leads through a value that is no table.
     """
     for change in changes:
         _set(values, change, where=where, create=create or change.create)

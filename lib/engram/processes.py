@@ -19,7 +19,7 @@ class Process(NamedTuple):
     pid: int
     ppid: int
     group: int
-    session: int
+    sid: int
     state: str
     name: str
 
@@ -49,9 +49,9 @@ def process(pid: int) -> Process | None:
     opening, closing = text.find("("), text.rfind(")")
     if closing < 0:
         return None
-    state, ppid, group, session = text[closing + 2 :].split(" ", 4)[:4]
+    state, ppid, group, sid = text[closing + 2 :].split(" ", 4)[:4]
     name = text[opening + 1 : closing]
-    return Process(pid, int(ppid), int(group), int(session), state, name)
+    return Process(pid, int(ppid), int(group), int(sid), state, name)
 
 
 def all_processes() -> dict[int, Process]:
@@ -76,7 +76,7 @@ def descendants(root: int) -> list[Process]:
 
 
 def marked(token: str, leader: int) -> list[Process]:
-    """List the living processes that carry `token`, or belong to the session that `leader` opened.
+    """List the living processes that carry `token`, or belong to the process group that `leader` leads.
 
     Needed only where the tree is lost, because the guardian above it was killed.
     """
@@ -87,7 +87,7 @@ def marked(token: str, leader: int) -> list[Process]:
         if not entry.gone
         and entry.pid != os.getpid()
         and (
-            leader in (entry.pid, entry.group, entry.session)
+            leader in (entry.pid, entry.group, entry.sid)
             or needle in read_bytes(f"{PROC}/{entry.pid}/environ").split(b"\0")
         )
     ]
@@ -106,7 +106,7 @@ def end_all(find: Callable[[], list[Process]], *, deadline_s: float = 10.0) -> l
     """Kill what `find` lists until it lists nothing.
 
     Args:
-        find: lists the processes that must not live on; called again and again, since they may fork.
+        find: lists the processes that must not live on; called again, since they may fork.
         deadline_s: when to give up, in seconds; a process waiting for a dead disk cannot be killed.
 
     Returns:

@@ -107,6 +107,23 @@ class _Display(Protocol):
     def close(self, bar: Bar) -> None: ...
 
 
+class _StandardError:
+    """Standard error as it is at each write; closed, absent or gone, it is no reason to fail."""
+
+    @property
+    def encoding(self) -> str:
+        return getattr(sys.stderr, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        with suppress(AttributeError, OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(AttributeError, OSError, ValueError):
+            sys.stderr.flush()
+
+
 class _Lines:
     """Plain lines on standard error."""
 
@@ -120,9 +137,9 @@ class _Lines:
 
     def draw(self, bar: Bar) -> None:
         self._shown = bar.done
-        # A closed standard error is no reason to fail.
-        with suppress(OSError, ValueError):
-            print(describe(bar), file=sys.stderr, flush=True)
+        stream = _StandardError()
+        stream.write(f"{describe(bar)}\n")
+        stream.flush()
 
     def close(self, bar: Bar) -> None:
         if bar.done != self._shown:
@@ -149,16 +166,14 @@ class _Rich:
         self.draw(bar)
 
     def draw(self, bar: Bar) -> None:
-        with suppress(OSError, ValueError):
-            _Rich._progress.update(self._task, completed=bar.done, refresh=True)
+        _Rich._progress.update(self._task, completed=bar.done, refresh=True)
 
     def close(self, bar: Bar) -> None:
         self.draw(bar)
         _Rich._open -= 1
         if _Rich._open == 0:
             progress, _Rich._progress = _Rich._progress, None
-            with suppress(OSError, ValueError):
-                progress.stop()
+            progress.stop()
 
 
 def describe(bar: Bar) -> str:
@@ -200,13 +215,14 @@ def _make_rich(width: int) -> Any:  # noqa: ANN401
     from rich import progress
     from rich.console import Console
 
+    stream: Any = _StandardError()
     return progress.Progress(
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
-        console=Console(file=sys.stderr, force_terminal=True, width=width, legacy_windows=False),
+        console=Console(file=stream, force_terminal=True, width=width, legacy_windows=False),
         auto_refresh=False,
         redirect_stdout=False,
         redirect_stderr=False,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram.show import command
 from engram.table import duration, printable, short, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["render"]
+__all__ = ["command", "render"]
 
 INTRODUCTION = {
     "created": "It has not started yet.",
@@ -43,7 +43,11 @@ def _title(record: dict[str, Any]) -> str:
     cause = ending.get("cause")
     if not opening.endswith("."):
         opening += f": {_line(cause)}" if cause else "."
-    parts = [f"# {_line(record.get('experiment') or 'run')}", _line(record.get("description") or ""), opening]
+    parts = [
+        f"# {_line(record.get('experiment') or 'run')}",
+        _line(record.get("description") or ""),
+        opening,
+    ]
     trace = (ending.get("exception") or {}).get("traceback")
     return "\n\n".join([part for part in parts if part] + ([_fence(trace)] if trace else []))
 
@@ -67,7 +71,9 @@ def _facts(record: dict[str, Any]) -> str:
         "remotes": " ".join(f"{name}: {url}" for name, url in (code.get("remotes") or {}).items()),
         "overrides": " ".join(given),
         "seed": record.get("seed"),
-        "machine": " ".join(filter(None, (record.get("host"), machine.get("platform"), machine.get("cpu")))),
+        "machine": " ".join(
+            filter(None, (record.get("host"), machine.get("platform"), machine.get("cpu")))
+        ),
         "Python": machine.get("python"),
         "torch": machine.get("torch"),
         "resumed from": _edge(record, "resumed_from"),
@@ -76,8 +82,12 @@ def _facts(record: dict[str, Any]) -> str:
         "outputs": f"{outputs['files']} files, {size(outputs['size'])}" if outputs else None,
     }
     cells = [(key, _cell(value)) for key, value in rows.items() if value not in (None, "")]
-    inputs = [(f"input {item.get('name')}", _cell(_origin(item))) for item in record.get("inputs") or []]
-    return "\n".join(["| | |", "|---|---|", *(f"| {_cell(key)} | {value} |" for key, value in cells + inputs)])
+    inputs = [
+        (f"input {item.get('name')}", _cell(_origin(item))) for item in record.get("inputs") or []
+    ]
+    return "\n".join(
+        ["| | |", "|---|---|", *(f"| {_cell(key)} | {value} |" for key, value in cells + inputs)]
+    )
 
 
 def _edge(record: dict[str, Any], key: str) -> str | None:
@@ -104,12 +114,16 @@ def _summary(record: dict[str, Any]) -> str:
 def _again(record: dict[str, Any]) -> str:
     """The commands that continue, repeat and check this run."""
     call, run = command(record), record["run_id"]
-    lines = [f"{call} show {run}", f"{call} verify {run}     # every recorded hash against this folder"]
+    lines = [
+        f"{call} show {run}",
+        f"{call} verify {run}     # every recorded hash against this folder",
+    ]
     if not (record.get("code") or {}).get("live"):
-        lines.append(f"{call} --rerun {run}    # the same commit, parameters and inputs; then compare the outputs")
+        lines.append(f"{call} --rerun {run}    # again, then compare the outputs")
         lines.append(f"{call} --resume {run}   # a new run from the newest checkpoint")
     note = "The path of this folder works in place of the id, also after it was moved or copied."
-    return f"## Again\n\nIn the repository, or anywhere with engram installed:\n\n{_fence(chr(10).join(lines))}\n\n{note}"
+    where = "In the repository, or anywhere with engram installed:"
+    return _paragraphs("## Again", where, _fence("\n".join(lines)), note)
 
 
 def _source(record: dict[str, Any]) -> str:
@@ -126,12 +140,13 @@ def _source(record: dict[str, Any]) -> str:
         "git -C code reset --hard"
     )
     dirty = (
-        "\n\nThe working tree differed from its commit. This holds what ran; the difference from "
+        "The working tree differed from its commit. This holds what ran; the difference from "
         f"{code.get('commit')} is in provenance/code.patch."
         if code.get("dirty")
         else ""
     )
-    return f"## The code\n\nprovenance/source.pack holds the commit, without its history. With plain git, in this folder:\n\n{_fence(steps)}{dirty}"
+    what = "provenance/source.pack holds the commit, without its history. With plain git, in this folder:"
+    return _paragraphs("## The code", what, _fence(steps), dirty)
 
 
 def _not_pinned(record: dict[str, Any]) -> str:
@@ -149,10 +164,14 @@ def _loose_ends(record: dict[str, Any]) -> Iterable[str]:
     elif not code.get("source_sha256"):
         yield "The code lies in no source pack here: it must come from the repository."
     if not hashes.get("lock_file"):
-        yield "The packages: the commit has no uv.lock; provenance/environment.json lists what was installed."
-    links = [_line(item.get("name")) for item in record.get("inputs") or [] if item.get("strategy") == "symlink"]
+        yield "The packages: no uv.lock; provenance/environment.json lists what was installed."
+    links = [
+        _line(item.get("name"))
+        for item in record.get("inputs") or []
+        if item.get("strategy") == "symlink"
+    ]
     if links:
-        yield f"Inputs by link, whose content lies elsewhere (their hashes are recorded): {', '.join(links)}."
+        yield f"Inputs by link, recorded by hash, their content elsewhere: {', '.join(links)}."
     if record.get("seed") is None:
         yield "The seed: none was given, so random streams are the script's own."
     if not record.get("outputs"):
@@ -161,7 +180,8 @@ def _loose_ends(record: dict[str, Any]) -> Iterable[str]:
 
 def _finding(item: dict[str, Any]) -> str:
     """One finding as a list item."""
-    return f"{item.get('severity')}: {_line(item.get('message') or item.get('code'))} (`{item.get('code')}`)"
+    text = _line(item.get("message") or item.get("code"))
+    return f"{item.get('severity')}: {text} (`{item.get('code')}`)"
 
 
 def _cite(record: dict[str, Any]) -> str:
@@ -170,8 +190,8 @@ def _cite(record: dict[str, Any]) -> str:
     when = (record["times"].get("started") or record["times"].get("created") or "")[:10]
     version = (record.get("engram") or {}).get("version")
     text = (
-        f"{record.get('experiment')}, run {record['run_id']} ({when}), commit {code.get('commit')}, "
-        f"record sha256 {record.get('record_sha256')}, made with engram {version}."
+        f"{record.get('experiment')}, run {record['run_id']} ({when}), "
+        f"commit {code.get('commit')}, record sha256 {record.get('record_sha256')}, made with engram {version}."
     )
     return f"## Cite\n\n{_line(text)}"
 
@@ -188,6 +208,18 @@ def _files(record: dict[str, Any]) -> str:
 | metrics.jsonl | one line per logged step, when the script logs any |
 | log.out, log.err | what the script printed |
 | provenance/ | environment, manifests with sha256, imported and opened files, the code |"""
+
+
+def command(record: dict[str, Any]) -> str:
+    """How this run's repository calls engram: ./run where it has that script, else engram."""
+    root = Path((record.get("repository") or {}).get("root") or "/nonexistent")
+    own = (root / "run").is_file() and (root / "run_experiment.py").is_file()
+    return "./run" if own else "engram"
+
+
+def _paragraphs(*texts: str) -> str:
+    """Texts with an empty line between them."""
+    return "\n\n".join(text for text in texts if text)
 
 
 def _line(value: Any) -> str:  # noqa: ANN401

@@ -21,8 +21,8 @@ UNBORN = "killed before its record was born: " + SILENT
 def reconcile(paths: RunPaths) -> dict[str, Any]:
     """Read a record, and end it as `killed` when its runner is dead.
 
-    Only the host and pid namespace that the run was started in may say so. When the folder cannot be written the
-    state is right in what is returned, and stays as it was on the disk.
+    Only the host and pid namespace that the run was started in may say so. When the folder cannot be
+    written the state is right in what is returned, and stays as it was on the disk.
 
     Args:
         paths: the run's folder.
@@ -61,20 +61,21 @@ def whereabouts(paths: RunPaths, record: dict[str, Any]) -> str | None:
     """Say where a run that has not ended is believed to run.
 
     Returns:
-        "running on HOST, last sign of life 3 min ago" for a run that cannot be judged from here, else None.
+        "running on HOST, last sign of life 40 s ago" for a run that cannot be judged from here, else
+        None.
     """
     if record["state"] in records.ENDED or standing(paths, record) != "elsewhere":
         return None
     from engram import lease
-    from engram.table import duration
+    from engram.table import age
 
     host = (record.get("lease") or {}).get("host") or record.get("host") or "another host"
-    age = max(0.0, time.time() - lease.last_sign_of_life(paths.folder))
-    return f"running on {host}, last sign of life {duration(age)} ago"
+    silence = time.time() - lease.last_sign_of_life(paths.folder)
+    return f"running on {host}, last sign of life {age(silence)} ago"
 
 
 def unborn(paths: RunPaths) -> tuple[str, str | None]:
-    """The state of a folder without a record: still being made, or killed before the record was born.
+    """The state of a folder without a record: still being made, or killed before it had one.
 
     Returns:
         State and cause.

@@ -136,22 +136,27 @@ def create(paths: RunPaths, record: dict[str, Any]) -> dict[str, Any]:
     return _write(paths, dict(record), sync=False)
 
 
-def change(paths: RunPaths, *, state: str | None = None, **fields: Any) -> dict[str, Any]:  # noqa: ANN401
+def change(
+    paths: RunPaths,
+    *,
+    state: str | None = None,
+    **fields: Any,  # noqa: ANN401 - whatever JSON can hold
+) -> dict[str, Any]:
     """Change the record; the one function through which the state of a run changes.
 
     Args:
         paths: the run's folder.
-        state: the next state, or None to keep it. `running` fills in times.started and an ended state
-            times.ended, unless they are given. The write that ends a run is forced to the disk.
-        **fields: keys of the record with their new values; started, ended, run_s and total_s go to `times`, and
-            a `times` dict is merged into what is there.
+        state: the next state, or None to keep it. `running` fills in times.started and an ended
+            state times.ended, unless they are given. What ends a run is forced to the disk.
+        **fields: keys of the record with their new values; started, ended, run_s and total_s go to
+            `times`, and a `times` dict is merged into what is there.
 
     Returns:
         The record as written.
 
     Raises:
-        ValueError: the step from state to state is not legal, the key is unknown, or the run has ended (then
-            only `comparison` may be set, once). A bug of the caller.
+        ValueError: the step from state to state is not legal, the key is unknown, or the run has
+            ended (then only `comparison` may be set, once). A bug of the caller.
         RunNotFoundError: there is no record.
         StoreError: the record cannot be read or written.
     """
@@ -175,11 +180,13 @@ def _check_change(record: dict[str, Any], state: str | None, fields: dict[str, A
         msg = f"a run cannot go from {now!r} to {state!r}"
         raise ValueError(msg)
     unknown = [key for key in fields if key not in record and key not in TIMES]
-    fixed = [key for key in fields if key in ("schema_version", "run_id", "record_sha256", *MUTABLE)]
+    fixed = [
+        key for key in fields if key in ("schema_version", "run_id", "record_sha256", *MUTABLE)
+    ]
     if now in ENDED:
         fixed += [key for key in fields if key not in LATE or record[key] is not None]
     if unknown or fixed:
-        msg = f"run {record['run_id']} ({now}): unknown keys {unknown}, keys not to be changed {fixed}"
+        msg = f"run {record['run_id']} ({now}): unknown keys {unknown}, fixed keys {fixed}"
         raise ValueError(msg)
 
 
@@ -252,8 +259,8 @@ def _missing(paths: RunPaths) -> str:
     """Say why there is no record at this place."""
     if paths.folder.is_dir():
         return (
-            f"{str(paths.folder)!r} holds no {paths.metadata.name}: it is not a run, or one that was "
-            "killed before its record was born"
+            f"{str(paths.folder)!r} holds no {paths.metadata.name}: it is not a run, or one that "
+            "was killed before its record was born"
         )
     return f"there is no run folder {str(paths.folder)!r}"
 
@@ -262,7 +269,7 @@ def _check_shape(record: Any, paths: RunPaths) -> None:  # noqa: ANN401
     """Refuse what is not a record, or one from the future."""
     needed = ("schema_version", "run_id", "state", "times")
     if not isinstance(record, dict) or any(key not in record for key in needed):
-        msg = f"{str(paths.metadata)!r} is not a record of engram: it lacks one of {', '.join(needed)}"
+        msg = f"{str(paths.metadata)!r} is not a record: it lacks one of {', '.join(needed)}"
         raise StoreError(msg)
     version = record["schema_version"]
     if not isinstance(version, int) or version > SCHEMA_VERSION:
@@ -280,7 +287,8 @@ def record_sha256(record: dict[str, Any]) -> str:
         record: as loaded or about to be written.
 
     Returns:
-        sha256 of canonical JSON (sorted keys, no spaces) of all keys but record_sha256 and the mutable ones.
+        sha256 of canonical JSON (sorted keys, no spaces) of all keys but record_sha256, reruns, tags,
+        notes and pinned.
     """
     import hashlib
 
@@ -313,7 +321,7 @@ def _write(paths: RunPaths, record: dict[str, Any], *, sync: bool) -> dict[str, 
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401
-    """Replace what JSON has no word for: nan and infinities by their names, undecodable bytes by escapes."""
+    """Replace what JSON has no word for: nan and infinities by names, undecodable bytes by escapes."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

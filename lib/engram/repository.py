@@ -10,17 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engram.archive import snapshot_from_pack, write_pack
 from engram.errors import ConfigError, UnrecordedCodeError
 from engram.git import Git
 from engram.paths import CachePaths
-from engram.snapshot import (
-    RepositorySource,
-    Snapshot,
-    ensure_snapshot,
-    keep,
-    snapshot_from_pack,
-    write_pack,
-)
+from engram.snapshot import Snapshot, ensure_snapshot
+from engram.sources import RepositorySource, keep
 from engram.worktree import Change, Survey, locate, survey
 
 if TYPE_CHECKING:
@@ -139,7 +134,7 @@ class Repository:
         try:
             found = survey(self.root, sparse=sparse, wanted=path)
         finally:
-            _, ahead, _ = unpushed.finish()
+            ahead = unpushed.finish()[1]
         if found.commit is None:
             msg = f"the repository {str(self.root)!r} has no commit yet; commit the script first"
             raise UnrecordedCodeError(msg)
@@ -343,8 +338,10 @@ def _lines(paths: Sequence[str]) -> bytes:
 
 
 def _is_at(root: Path, path: str) -> bool:
-    """Whether a path exists below `root` without passing through a link."""
+    """Whether a file, link or submodule lies at `path` below `root`, not reached through a link."""
     full = root / path
+    if full.is_dir() and not full.is_symlink() and not (full / ".git").exists():
+        return False
     return os.path.lexists(full) and os.path.realpath(full.parent) == str(full.parent)
 
 

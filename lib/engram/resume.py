@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engram import checkpoint_files, errors
-from engram.findings import finding
+from engram.findings import Finding
 from engram.record import load as load_record
 from engram.recorded import recorded_code, recorded_inputs, recorded_root, run_root
 from engram.runs import Store
@@ -40,6 +40,9 @@ def request(options: argparse.Namespace, argv: Sequence[str]) -> Request:
     if record["state"] in ("created", "running"):
         msg = f"run {paths.run_id!r} is {record['state']} and cannot be continued yet: wait or end it"
         raise errors.ResumeError(msg)
+    if options.commit not in (None, "HEAD"):
+        msg = f"--commit takes HEAD, not {options.commit!r}: check that commit out first"
+        raise errors.ConfigError(msg)
     checkpoint, edge, holder, position = newest_checkpoint(paths)
     overrides = overrides_of(options)
     return Request(
@@ -59,7 +62,7 @@ def request(options: argparse.Namespace, argv: Sequence[str]) -> Request:
         parents={"resumed_from": {"run": holder.run_id, **edge, "overrides": overrides}},
         resume_from=checkpoint,
         metrics_from=(holder, position),
-        notes=[finding("resumed_with_overrides", evidence=overrides)] if overrides else [],
+        notes=override_notes(overrides),
     )
 
 
@@ -117,3 +120,15 @@ def overrides_of(options: argparse.Namespace) -> list[str]:
         if getattr(options, name) is not None:
             changed.append(f"--{name} {getattr(options, name)}")
     return changed + [f"--{name.replace('_', '-')}" for name in ("allow_dirty", "live") if getattr(options, name)]
+
+
+def override_notes(overrides: list[str]) -> list[Finding]:
+    """A continued run that was changed on the way says so."""
+    if not overrides:
+        return []
+    return [Finding("resumed_with_overrides", f"continued with {', '.join(overrides)}", overrides)]
+
+
+def uses_working_tree(options: argparse.Namespace) -> bool:
+    """Whether the code comes from the working tree, under the clean rule, rather than from the parent's commit."""
+    return options.commit is not None or options.allow_dirty or options.live

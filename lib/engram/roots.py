@@ -19,7 +19,7 @@ DEFAULT = "runs"
 
 
 def register(cache: CachePaths, root: Path) -> None:
-    """Remember that a repository keeps runs in `root`; costs one small read when it is known already.
+    """Remember that a repository keeps runs in `root`; one small read when it is known already.
 
     Args:
         cache: the repository's cache.
@@ -44,7 +44,8 @@ def known(start: Path) -> list[Path]:
         start: a repository, a folder in one, a run root, or a folder in one.
 
     Returns:
-        Existing folders, each once: the run root that `start` lies in, those the repository has used, its runs/.
+        Existing folders, each once: the run root that `start` lies in, those the repository has
+        used, and its runs/.
     """
     here = Path(os.path.realpath(start))
     candidates: list[Path] = []
@@ -65,7 +66,7 @@ def _existing(candidates: Iterable[Path]) -> list[Path]:
 
 
 def _cache(root: Path) -> CachePaths:
-    """engram's cache of a repository; git's code is loaded only for linked working trees."""
+    """Name the cache of a repository; git's code is loaded only for linked working trees."""
     git = root / ".git"
     if git.is_dir() and not (git / "commondir").exists():
         return CachePaths(git / "engram")

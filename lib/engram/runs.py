@@ -15,8 +15,8 @@ from engram.errors import ConfigError, RunnerError, RunNotFoundError
 from engram.filters import Filter, parse, sort_key
 from engram.index import Index, Row
 from engram.paths import RootPaths, RunPaths
-from engram.record import ENDED, RUN_ID, load
-from engram.table import columns, duration, short
+from engram.record import RUN_ID, load
+from engram.table import age, columns, duration, epoch, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -54,8 +54,8 @@ class Store:
         """Find one run; when its runner is dead, its record says so from now on.
 
         Args:
-            reference: an id, the beginning or the end of one, a folder anywhere, `latest`, or `latest:NAME` of an
-                experiment.
+            reference: an id, the beginning or the end of one, a folder anywhere, `latest`, or
+                `latest:NAME` of an experiment.
 
         Returns:
             Its paths.
@@ -81,13 +81,16 @@ class Store:
 
         Args:
             filters: all must hold, see engram.filters.parse.
-            sort: a key, descending when it starts with `-`; the newest first by default; missing values and nan last.
+            sort: a key, descending when it starts with `-`; the newest first by default; missing
+                values and nan last.
             limit: at most so many.
 
         Returns:
             The rows of all roots, in order.
         """
-        rows = [row for index in self.indices for row in index.rows(filters, sort=sort, limit=limit)]
+        rows = [
+            row for index in self.indices for row in index.rows(filters, sort=sort, limit=limit)
+        ]
         if len(self.indices) > 1:
             rows.sort(key=lambda row: (row.at, row.run_id), reverse=True)
             if sort is not None:
@@ -99,6 +102,17 @@ class Store:
     def count(self, filters: Sequence[Filter] = ()) -> int:
         """Count runs, after they were listed."""
         return sum(index.count(filters) for index in self.indices)
+
+    def keys(self) -> set[str]:
+        """Every key that some run can be filtered by."""
+        return set().union(*(index.keys() for index in self.indices))
+
+    def nothing(self) -> str:
+        """Say that there are no runs, and where was looked."""
+        if not self.indices:
+            return "there are no runs yet: no run root is known here"
+        places = ", ".join(repr(str(index.root.folder)) for index in self.indices)
+        return f"there are no runs yet in {places}"
 
     def _exact(self, reference: str) -> RunPaths | None:
         """Find a run by its whole id without opening an index."""
@@ -127,20 +141,15 @@ class Store:
         if rows:
             return rows[0].paths
         if not name:
-            raise RunNotFoundError(self._nothing())
+            raise RunNotFoundError(self.nothing())
         msg = f"no run of an experiment {name!r}{self._near(name, 'experiment')}"
         raise RunNotFoundError(msg)
-
-    def _nothing(self) -> str:
-        """Say that there are no runs, and where was looked."""
-        places = ", ".join(repr(str(index.root.folder)) for index in self.indices)
-        return f"there are no runs yet{f' in {places}' if places else ': no run root is known here'}"
 
     def _no_match(self, reference: str) -> str:
         """Say that nothing answers, and what is near."""
         newest = [row.run_id for index in self.indices for row in index.rows(limit=200)]
         if not newest:
-            return f"no run {reference!r}: {self._nothing()}"
+            return f"no run {reference!r}: {self.nothing()}"
         names = {name for index in self.indices for name in index.values("experiment")}
         if reference in names:
             return f"no run {reference!r}, but an experiment of that name: write latest:{reference}"
@@ -224,7 +233,9 @@ def list_command(
     extra = [key for key in (sort_key(sort)[0] if sort else "", *(item.key for item in asked))]
     text = columns(*_table(rows, extra), width=_terminal_width())
     total = store.count(asked) if most is not None and len(rows) == most else len(rows)
-    return text if total <= len(rows) else f"{text}\n{len(rows)} of {total} runs; --limit 0 shows all"
+    return (
+        text if total <= len(rows) else f"{text}\n{len(rows)} of {total} runs; --limit 0 shows all"
+    )
 
 
 def _as_json(row: Row) -> str:
@@ -245,7 +256,7 @@ def _whereabouts(paths: RunPaths) -> str | None:
 
 
 def _table(rows: Sequence[Row], extra: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the list; what was asked for stands first among parameters and summary."""
+    """Header and cells of the list; parameters are shown when they were asked for."""
     wanted = [key for key in dict.fromkeys(extra) if key.startswith("param.")]
     lines = []
     now = time.time()
@@ -253,9 +264,19 @@ def _table(rows: Sequence[Row], extra: Sequence[str]) -> tuple[list[str], list[l
         brief = row.brief
         state = (_whereabouts(row.paths) if row.open else None) or brief["state"]
         chosen = {key[6:]: _dig(brief["parameters"], key[6:]) for key in wanted}
-        values = " ".join(f"{key}={short(value)}" for key, value in chosen.items() if value is not None)
+        values = " ".join(
+            f"{key}={short(value)}" for key, value in chosen.items() if value is not None
+        )
         summary = " ".join(f"{key}={short(value)}" for key, value in brief["summary"].items())
-        cells = [row.run_id, state, _age(brief, now), duration(brief["run_s"]), _flags(brief), values, summary]
+        cells = [
+            row.run_id,
+            state,
+            _age(brief, now),
+            duration(brief["run_s"]),
+            _flags(brief),
+            values,
+            summary,
+        ]
         lines.append(cells)
     return ["RUN", "STATE", "WHEN", "TOOK", "TAGS", "PARAMETERS", "SUMMARY"], lines
 
@@ -269,7 +290,7 @@ def _dig(values: dict[str, Any], dotted: str) -> Any:  # noqa: ANN401
 
 
 def _flags(brief: dict[str, Any]) -> str:
-    """Tags, and what sets a run apart: pinned, dirty, live, the verdict of a rerun, errors found."""
+    """Tags, and what sets a run apart: pinned, dirty, live, verdict of a rerun, errors found."""
     words = [*brief["tags"], *(word for word in ("pinned", "dirty", "live") if brief[word])]
     words += [brief["verdict"]] if brief["verdict"] else []
     errors = sum(severity == "error" for severity, _ in brief["findings"])
@@ -278,11 +299,8 @@ def _flags(brief: dict[str, Any]) -> str:
 
 def _age(brief: dict[str, Any], now: float) -> str:
     """How long ago a run started."""
-    from engram.brief import when
-    from engram.show import epoch
-
-    started = epoch(when(brief))
-    return "" if started is None else f"{duration(round(max(0.0, now - started)))} ago"
+    started = epoch(brief["started"] or brief["created"])
+    return "" if started is None else f"{age(now - started)} ago"
 
 
 def _terminal_width() -> int | None:
@@ -295,8 +313,8 @@ def _terminal_width() -> int | None:
 def _empty(store: Store, asked: Sequence[Filter]) -> str:
     """Say why nothing is listed."""
     if not asked or store.count() == 0:
-        return store._nothing()
-    keys = {key for index in store.indices for key in index.keys()}  # noqa: SIM118 - a method of ours
+        return store.nothing()
+    keys = store.keys()
     import difflib
 
     for item in asked:
@@ -307,7 +325,9 @@ def _empty(store: Store, asked: Sequence[Filter]) -> str:
     return "no run matches"
 
 
-def show_command(start: Path, reference: str, *, lineage: bool = False, as_json: bool = False) -> str:
+def show_command(
+    start: Path, reference: str, *, lineage: bool = False, as_json: bool = False
+) -> str:
     """The text that `show` prints.
 
     Args:

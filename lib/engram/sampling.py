@@ -1,4 +1,4 @@
-"""Looking at a running child from outside: files that C libraries hold open, processes, GPU memory."""
+"""Looking at a running child from outside: open files of C libraries, processes, GPU memory."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Sampler:
         return [json.dumps({"e": "fd", "path": p, "mode": m, "pid": pid}) for p, m in fresh]
 
     def _write(self, lines: list[str]) -> None:
-        """Append in one write, so that the lines of the child stay whole; a full disk loses them."""
+        """Append in one write: the lines of the child stay whole; a full disk loses these."""
         try:
             fd = os.open(self.audit, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError:
@@ -69,7 +69,7 @@ class Sampler:
 
 
 class GpuSampler:
-    """Asks nvidia-smi now and then, in a thread, how much GPU memory the processes of a tree hold."""
+    """Asks nvidia-smi now and then, in a thread, how much GPU memory a tree of processes holds."""
 
     def __init__(self, root: int) -> None:
         """Watch the process `root` and all below it."""

@@ -20,15 +20,16 @@ SIGNATURE = "main(input_dir, output_dir, params_file, wandb_config=None, resume_
 def check_script(path: Path, text: bytes | None = None) -> None:
     """Refuse a script that could not be run.
 
-    A main that is imported, assigned or decorated is accepted as it is: what it takes shows only when it is called.
+    A main that is imported, assigned or decorated is accepted as it is: what it takes shows only
+    when it is called.
 
     Args:
         path: the script, read unless `text` is given, and named in messages.
         text: its content, where that is known already.
 
     Raises:
-        ScriptError: it cannot be read, has a syntax error (with its line), has no main, or a main that does not take
-            the five arguments by keyword.
+        ScriptError: it cannot be read, has a syntax error (with its line), has no main, or a main
+            that does not take the five arguments by keyword.
     """
     tree = _parse(path, _read(path) if text is None else text)
     found = list(_definitions(tree.body))

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from engram import record as records
 from engram.errors import RunnerError, RunNotFoundError
-from engram.table import duration, printable, short, size
+from engram.readme import command
+from engram.table import age, duration, epoch, printable, short, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from engram.paths import RunPaths
     from engram.runs import Store
 
-__all__ = ["as_json", "command", "epoch", "lineage", "screen"]
+__all__ = ["as_json", "lineage", "screen"]
 
 LABEL = 12
 MOST = 24
 Lines = list[tuple[str, str]]
+Relative = tuple[str, str, dict[str, Any] | None]
+Edges = Callable[["Store", dict[str, Any]], Iterator[Relative]]
 
 
 def screen(paths: RunPaths) -> str:
-    """One run as text: what, state and cause, when, code, parameters, inputs, results, findings, what to do next.
+    """One run as text, from what it was to what to do next.
 
     Args:
         paths: the run's folder.
@@ -56,24 +59,6 @@ def as_json(paths: RunPaths) -> str:
         record = brief.read(paths) or {}
     shown = {"folder": str(paths.folder), **record}
     return json.dumps(records.plain(shown), indent=2, ensure_ascii=False, default=str)
-
-
-def epoch(text: str | None) -> float | None:
-    """Seconds since the epoch of a recorded time; None for none."""
-    if not text:
-        return None
-    from datetime import datetime
-
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return None
-
-
-def command(record: dict[str, Any]) -> str:
-    """How this run's repository calls engram: ./run where it has that script, else engram."""
-    root = Path(record.get("repository", {}).get("root") or "/nonexistent")
-    return "./run" if (root / "run").is_file() and (root / "run_experiment.py").is_file() else "engram"
 
 
 def _lay_out(lines: Lines) -> str:
@@ -121,7 +106,7 @@ def _when(record: dict[str, Any], paths: RunPaths) -> Lines:
     began = epoch(started)
     took = times.get("run_s")
     running = record["state"] == "running" and began is not None
-    spent = duration(took) or (f"{duration(max(0.0, time.time() - began))} so far" if running and began else "")
+    spent = duration(took) or (f"{age(time.time() - began)} so far" if running and began else "")
     moment = (started or "").replace("T", " ")[:19] + " UTC"
     parts = [moment, f"took {spent}" if took is not None else spent]
     if usage.get("max_rss_bytes"):
@@ -130,7 +115,13 @@ def _when(record: dict[str, Any], paths: RunPaths) -> Lines:
     gpus = [gpu.get("name", "") for gpu in machine.get("gpus") or []]
     python = f"Python {machine['python']}" if machine.get("python") else ""
     torch = f"torch {machine['torch']}" if machine.get("torch") else ""
-    where = [f"{record.get('user')}@{record.get('host')}", python, torch, machine.get("cpu") or "", *gpus]
+    where = [
+        f"{record.get('user')}@{record.get('host')}",
+        python,
+        torch,
+        machine.get("cpu") or "",
+        *gpus,
+    ]
     return [("when", _listed(parts)), ("where", _listed(where))]
 
 
@@ -143,7 +134,11 @@ def _code(record: dict[str, Any], paths: RunPaths) -> Lines:
     """Script, commit and seeds."""
     code = record.get("code") or {}
     where = {True: "on a remote", False: "not pushed", None: None}[code.get("on_remote")]
-    kind = [code.get("branch") or "detached", where, "dirty: see provenance/code.patch" if code.get("dirty") else None]
+    kind = [
+        code.get("branch") or "detached",
+        where,
+        "dirty: see provenance/code.patch" if code.get("dirty") else None,
+    ]
     kind.append("LIVE working tree" if code.get("live") else None)
     seed = f"{record.get('seed')}, hash seed {record.get('hash_seed')}"
     return [
@@ -158,7 +153,9 @@ def _parameters(record: dict[str, Any], paths: RunPaths) -> Lines:
     from engram.brief import facts, parameters
 
     overrides = record.get("overrides") or {}
-    given = [text.lstrip("+").split("=", 1)[0].strip() for text in overrides.get("parameters") or []]
+    given = [
+        text.lstrip("+").split("=", 1)[0].strip() for text in overrides.get("parameters") or []
+    ]
     flat: dict[str, list[str]] = {}
     for key, _, text in facts({"parameters": parameters(paths)}):
         flat.setdefault(key.removeprefix("param."), []).append(text)
@@ -173,7 +170,9 @@ def _parameters(record: dict[str, Any], paths: RunPaths) -> Lines:
 
 def _block(label: str, texts: list[str], rest: str) -> Lines:
     """Lines under one label, at most a screen of them."""
-    shown = texts[:MOST] + ([f"and {len(texts) - MOST} more: see {rest}"] if len(texts) > MOST else [])
+    shown = texts[:MOST] + (
+        [f"and {len(texts) - MOST} more: see {rest}"] if len(texts) > MOST else []
+    )
     return [(label if i == 0 else "", text) for i, text in enumerate(shown)]
 
 
@@ -183,7 +182,8 @@ def _inputs(record: dict[str, Any], paths: RunPaths) -> Lines:
     for item in record.get("inputs") or []:
         origin = f"run {item['run']}" if item.get("run") else item.get("path")
         hashed = str(item.get("sha256") or "")[:12]
-        texts.append(f"{item.get('name')}: {origin} ({item.get('strategy')}, {size(item.get('size'))}, {hashed})")
+        how = _listed((item.get("strategy"), size(item.get("size")), hashed))
+        texts.append(f"{item.get('name')}: {origin} ({how})")
     return _block("inputs", texts, "provenance/inputs.json")
 
 
@@ -200,7 +200,9 @@ def _results(record: dict[str, Any], paths: RunPaths) -> Lines:
 def _findings(record: dict[str, Any], paths: RunPaths) -> Lines:
     """What was found, the gravest first."""
     order = {"error": 0, "warning": 1, "note": 2}
-    found = sorted(record.get("findings") or [], key=lambda item: order.get(item.get("severity"), 3))
+    found = sorted(
+        record.get("findings") or [], key=lambda item: order.get(item.get("severity"), 3)
+    )
     texts = [f"{item.get('severity')}: {item.get('message') or item.get('code')}" for item in found]
     return _block("findings", texts, "metadata.json")
 
@@ -213,10 +215,15 @@ def _people(record: dict[str, Any], paths: RunPaths) -> Lines:
         for label, key in (("resumed from", "resumed_from"), ("rerun of", "rerun_of"))
         if parents.get(key)
     ]
-    lines += [("rerun as", f"{item.get('run')}: {item.get('verdict')}") for item in record.get("reruns") or []]
+    lines += [
+        ("rerun as", f"{item.get('run')}: {item.get('verdict')}")
+        for item in record.get("reruns") or []
+    ]
     if record.get("tags") or record.get("pinned"):
         lines.append(("tags", _listed([*record["tags"], "pinned" if record["pinned"] else None])))
-    return lines + _block("notes", [item.get("text", "") for item in record.get("notes") or []], "metadata.json")
+    return lines + _block(
+        "notes", [item.get("text", "") for item in record.get("notes") or []], "metadata.json"
+    )
 
 
 def _next(record: dict[str, Any], paths: RunPaths) -> Lines:
@@ -254,7 +261,7 @@ def lineage(store: Store, paths: RunPaths) -> str:
     return "\n".join(printable(line) for line in lines)
 
 
-def _parents(store: Store, brief: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
+def _parents(store: Store, brief: dict[str, Any]) -> Iterator[Relative]:
     """(how, run id, brief or None when it is not here) of what a run came from."""
     from engram.brief import read
 
@@ -267,17 +274,21 @@ def _parents(store: Store, brief: dict[str, Any]) -> Iterator[tuple[str, str, di
             yield how, run, None
 
 
-def _children(store: Store, brief: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
+def _children(store: Store, brief: dict[str, Any]) -> Iterator[Relative]:
     """(how, run id, brief) of what came of a run."""
     from engram.filters import Filter
 
     for key, how in CHILDREN:
         for row in store.list_runs([Filter(key, "=", brief["run_id"])], sort="created"):
-            verdict = f" ({row.brief['verdict']})" if key == "rerun_of" and row.brief["verdict"] else ""
+            verdict = (
+                f" ({row.brief['verdict']})" if key == "rerun_of" and row.brief["verdict"] else ""
+            )
             yield how + verdict, row.run_id, row.brief
 
 
-def _tree(store: Store, brief: dict[str, Any], edges: Any, seen: set[str], indent: str) -> Iterator[str]:  # noqa: ANN401
+def _tree(
+    store: Store, brief: dict[str, Any], edges: Edges, seen: set[str], indent: str
+) -> Iterator[str]:
     """The lines of one tree; a run that was shown already is not opened again."""
     found = list(edges(store, brief))
     for position, (how, run, other) in enumerate(found):

@@ -1,4 +1,4 @@
-"""The child's output: raw bytes to the log files first, then on to the terminal, in bounded memory."""
+"""The child's output: raw bytes to the log files, then to the terminal, in bounded memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Stream:
         return bool(self.pending)
 
     def watch(self, poll: select.poll, *, urgent: bool = False) -> None:
-        """Register what this stream waits for; `urgent` reads on although the terminal is behind."""
+        """Register what is waited for; `urgent` reads on although the terminal is behind."""
         if self.busy and self.terminal is not None:
             poll.register(self.terminal, select.POLLOUT)
         if self.source is not None and (urgent or not self.busy):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["columns", "duration", "printable", "short", "size"]
+__all__ = ["age", "columns", "duration", "epoch", "printable", "short", "size"]
 
 GAP = "  "
 LEAST = 12
@@ -81,6 +81,23 @@ def duration(seconds: float | None) -> str:
     if hours < 24:
         return f"{hours} h {minutes:02d} min"
     return f"{hours // 24} d {hours % 24} h"
+
+
+def age(seconds: float) -> str:
+    """Write a time that passed, in whole seconds; what lies ahead, by clocks that differ, is 0 s."""
+    return f"{max(0, round(seconds))} s" if seconds < 59.5 else duration(seconds)
+
+
+def epoch(text: str | None) -> float | None:
+    """Seconds since the epoch of a recorded time; None for none."""
+    if not text:
+        return None
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None
 
 
 def size(count: float | None) -> str:

@@ -111,7 +111,11 @@ class Table:
     def number(self, name: str, default: float) -> float:
         """A finite number that is not negative."""
         value = self.take(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not 0 <= value < math.inf
+        ):
             self.refuse(name, value, "a number, 0 or larger")
         return float(value)
 

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["dumps", "edit", "equal", "loads", "read"]
 
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
-ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\b": "\\b", "\f": "\\f"}
+ESCAPES = {
+    '"': '\\"',
+    "\\": "\\\\",
+    "\n": "\\n",
+    "\t": "\\t",
+    "\r": "\\r",
+    "\b": "\\b",
+    "\f": "\\f",
+}
 SPECIAL = re.compile(r'["\\\x00-\x1f\x7f]')
 WIDTH = 100
 
@@ -36,7 +44,8 @@ def read(path: Path) -> tuple[bytes, dict[str, Any]]:
         Its exact bytes, and the values in them.
 
     Raises:
-        ConfigError: it is missing, cannot be read, or is not valid TOML; the message names file, line and column.
+        ConfigError: it is missing, cannot be read, or is not valid TOML; the message names file,
+            line and column.
     """
     try:
         data = path.read_bytes()
@@ -49,7 +58,8 @@ def read(path: Path) -> tuple[bytes, dict[str, Any]]:
 def loads(data: bytes, *, where: str) -> dict[str, Any]:
     """The values in TOML bytes.
 
-    Python's own parser reads, whatever is installed: what engram accepts, a script's tomllib accepts too.
+    Python's own parser reads, whatever is installed: what engram accepts, a script's tomllib
+    accepts too.
 
     Args:
         data: the file's content.
@@ -64,7 +74,9 @@ def loads(data: bytes, *, where: str) -> dict[str, Any]:
         line = data.count(b"\n", 0, error.start) + 1
         msg = f"{where}: byte {data[error.start]:#04x} at line {line} is not UTF-8: save the file as UTF-8"
     except tomllib.TOMLDecodeError as error:
-        hint = " (the file starts with a byte order mark)" if data.startswith(b"\xef\xbb\xbf") else ""
+        hint = (
+            " (the file starts with a byte order mark)" if data.startswith(b"\xef\xbb\xbf") else ""
+        )
         msg = f"{where}: not valid TOML: {error}{hint}"
     except (ValueError, RecursionError) as error:
         msg = f"{where}: not readable as TOML: {error}"
@@ -74,8 +86,8 @@ def loads(data: bytes, *, where: str) -> dict[str, Any]:
 def edit(data: bytes, changes: Sequence[Override], *, where: str) -> bytes:
     """Write changed values into TOML text.
 
-    Comments and layout are kept where tomlkit is installed and what it writes reads back right; elsewhere the values
-    are written anew.
+    Comments and layout are kept where tomlkit is installed and what it writes reads back right;
+    elsewhere the values are written anew.
 
     Args:
         data: the text to change.
@@ -196,7 +208,9 @@ def _value(value: object, path: tuple[str, ...]) -> str:
     if isinstance(value, list | tuple):
         return _array([_value(item, path) for item in value])
     if hasattr(value, "items"):
-        return "{" + ", ".join(f"{_key(k)} = {_value(v, (*path, k))}" for k, v in value.items()) + "}"
+        return (
+            "{" + ", ".join(f"{_key(k)} = {_value(v, (*path, k))}" for k, v in value.items()) + "}"
+        )
     msg = f"{'.'.join(path)!r} is {value!r}: TOML has no {type(value).__name__}"
     raise ConfigError(msg)
 

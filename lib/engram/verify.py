@@ -38,7 +38,9 @@ class Difference:
 
     def __str__(self) -> str:
         """One line for people."""
-        hashes = f" (sha256 {self.recorded}, now {self.found})" if self.recorded and self.found else ""
+        hashes = (
+            f" (sha256 {self.recorded}, now {self.found})" if self.recorded and self.found else ""
+        )
         return printable(f"{self.kind}: {self.path}{hashes}")
 
 
@@ -46,7 +48,7 @@ def verify(paths: RunPaths) -> list[Difference]:
     """Compare a run folder with its record; every byte is read, no cache is asked.
 
     Args:
-        paths: the folder of a run that has ended, or of one still going: then what it has recorded so far.
+        paths: the folder of a run that has ended; of one still going, what it recorded is checked.
 
     Returns:
         What differs, in the order of the checks; empty when all is as recorded.
@@ -143,7 +145,7 @@ def _input_folder(
 
 
 def _manifest_of_inputs(paths: RunPaths) -> dict[str, list[Entry]]:
-    """provenance/inputs.json by the name of the input; empty when it is damaged, which is reported elsewhere."""
+    """The manifest by the name of the input; empty when damaged, which is reported elsewhere."""
     try:
         items = read_json(paths.inputs_manifest)
         return {item["name"]: manifest.read_entries(item["entries"]) for item in items}
@@ -171,7 +173,9 @@ def _outputs(paths: RunPaths, record: dict[str, Any]) -> Iterator[Difference]:
     yield from _entries(_name(paths, paths.outputs), recorded, manifest.hash_tree(paths.outputs))
 
 
-def _entries(prefix: str, recorded: Iterable[Entry], found: Iterable[Entry]) -> Iterator[Difference]:
+def _entries(
+    prefix: str, recorded: Iterable[Entry], found: Iterable[Entry]
+) -> Iterator[Difference]:
     """Two manifests of one folder, file by file."""
     before = {entry.path: entry for entry in recorded}
     after = {entry.path: entry for entry in found}

@@ -190,8 +190,9 @@ def unreachable() -> str | None:
 
 def say(message: str) -> None:
     """Print to standard error; nobody listening is no reason to fail."""
-    with suppress(OSError, ValueError):
-        print(message, file=sys.stderr, flush=True)
+    with suppress(AttributeError, OSError, ValueError):
+        sys.stderr.write(f"{message}\n")
+        sys.stderr.flush()
 
 
 def _settings(wandb: Any) -> Any:  # noqa: ANN401

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+    from engram.paths import RunPaths
     from engram.recorded import RecordedCode
     from engram.snapshot import Snapshot
 
@@ -96,10 +97,17 @@ def check_inputs(run: Run) -> None:
     run.inputs = inputs.check(
         run.config.inputs,
         output_dir=run.root.folder,
-        resolve_run=Store.for_root(run.config.root).find,
-        cache=run.repository.cache if run.repository else None,
-        sources=run.request.input_sources,
+        resolve_run=lambda reference: find_run(run, reference),
+        cache=run.cache,
+        recorded=run.request.recorded_inputs,
     )
+
+
+def find_run(run: Run, reference: str) -> RunPaths:
+    """Find the earlier run whose outputs are an input."""
+    from engram.runs import Store
+
+    return Store.for_root(run.config.root, [run.root.folder]).find(reference)
 
 
 def take_code(run: Run) -> None:

@@ -88,10 +88,15 @@ def locate(root: Path) -> tuple[Path, Path]:
             msg = f"{str(own)!r} does not name a git folder; repair or remove it"
             raise ConfigError(msg)
         own = Path(os.path.realpath(root / text.removeprefix("gitdir: ")))
-    pointer = own / "commondir"
+    return own, common_folder(own)
+
+
+def common_folder(git_dir: Path) -> Path:
+    """The git folder that a working tree's own git folder shares with others; itself for a plain one."""
+    pointer = git_dir / "commondir"
     if not pointer.is_file():
-        return own, own
-    return own, Path(os.path.realpath(own / os.fsdecode(pointer.read_bytes()).rstrip("\n")))
+        return git_dir
+    return Path(os.path.realpath(git_dir / os.fsdecode(pointer.read_bytes()).rstrip("\n")))
 
 
 def survey(root: Path, *, sparse: bool, wanted: str | None = None) -> Survey:
@@ -108,7 +113,10 @@ def survey(root: Path, *, sparse: bool, wanted: str | None = None) -> Survey:
     git = Git(root)
     listing = git.start("ls-files", "-v", "-s", "-z")
     status = git.start(*_STATUS)
-    flagged, links, blobs = _entries(listing.output(), wanted)
+    try:
+        flagged, links, blobs = _entries(listing.output(), wanted)
+    finally:
+        status.finish()
     answer = status.output()
     hidden = [entry for entry in flagged if not _absent_by_intent(root, entry, sparse=sparse)]
     if hidden:

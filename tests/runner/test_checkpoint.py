@@ -33,15 +33,16 @@ import torch
 from engram import metrics
 from engram.checkpoint import Checkpoints
 
-output_dir, resume_from, epochs, die_in = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+output_dir, resume_from = Path(sys.argv[1]), sys.argv[2]
+epochs, die_in = int(sys.argv[3]), int(sys.argv[4])
 random.seed(1); np.random.seed(2); torch.manual_seed(3)
 torch.set_num_threads(1)
 shuffle, noise = torch.Generator().manual_seed(4), np.random.default_rng(5)
 x = torch.randn(24, 5); y = torch.arange(24) % 3
 data = torch.utils.data.TensorDataset(torch.arange(24), x, y)
 loader = torch.utils.data.DataLoader(data, batch_size=8, shuffle=True, generator=shuffle)
-model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.BatchNorm1d(7), torch.nn.Dropout(0.3),
-                            torch.nn.Linear(7, 3))
+model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.BatchNorm1d(7),
+                            torch.nn.Dropout(0.3), torch.nn.Linear(7, 3))
 optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
 scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
 state = {"model": model, "optimizer": optimizer, "scheduler": scheduler}

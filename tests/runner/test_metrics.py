@@ -143,7 +143,10 @@ def test_what_is_no_number_is_refused_and_nothing_written(run, values, error, me
 
 def test_arrays_are_refused_with_their_shape(run):
     np = pytest.importorskip("numpy")
-    with metrics.open(run.outputs) as log, pytest.raises(TypeError, match=r"'a' has shape \(2, 3\)"):
+    with (
+        metrics.open(run.outputs) as log,
+        pytest.raises(TypeError, match=r"'a' has shape \(2, 3\)"),
+    ):
         log(step=1, a=np.ones((2, 3)))
 
 

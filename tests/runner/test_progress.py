@@ -101,17 +101,16 @@ def test_a_bar_is_advanced_by_hand(capsys, clock):
     ]
 
 
-@pytest.mark.parametrize("broken", [io.TextIOWrapper, None])
-def test_a_closed_standard_error_never_fails_the_work(monkeypatch, broken):
-    if broken is None:
-        monkeypatch.setattr(sys, "stderr", None)
-    else:
-        stream = io.StringIO()
+@pytest.mark.parametrize("terminal", ["", "80"])
+@pytest.mark.parametrize("broken", ["closed", "absent", "ascii"])
+def test_an_unusable_standard_error_never_fails_the_work(monkeypatch, capsys, broken, terminal):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    if broken == "closed":
         stream.close()
-        monkeypatch.setattr(sys, "stderr", stream)
-    assert sum(progress.track(range(10), "work")) == 45
-    monkeypatch.setenv("ENGRAM_TERMINAL", "80")
-    assert sum(progress.track(range(10), "work")) == 45
+    monkeypatch.setattr(sys, "stderr", None if broken == "absent" else stream)
+    monkeypatch.setenv("ENGRAM_TERMINAL", terminal)
+    assert sum(progress.track(range(10), "é")) == 45
+    assert capsys.readouterr().out == ""
 
 
 def test_the_runners_terminal_gets_a_bar_of_its_width(monkeypatch, capsys):

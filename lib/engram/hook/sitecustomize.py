@@ -1,4 +1,7 @@
-"""Found first on PYTHONPATH by the Python children of an experiment: audit them too, then step aside."""
+"""Found first on PYTHONPATH by the Python children of an experiment: audit them, step aside."""
+
+# Runs at the start of every Python child: nothing is imported for comfort.
+# ruff: noqa: PTH100, PTH120
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Door of the child process, run by path; its body lies in child.py, where bytecode can be cached."""
+"""Door of the child process, run by path; its body is child.py, whose bytecode can be cached."""
 
 import sys
 

@@ -1,0 +1,262 @@
+"""What a run ran on: Python, packages, lock file, operating system, processor, GPUs, chosen environment variables.
+
+Slow facts are cached, never dropped: packages by the times of the site folders and the lock file's
+hash, GPUs by boot. Environment variables are recorded by name only: those of VARIABLES and those
+the user lists. The value of a listed variable whose name looks like a secret is withheld, and
+credentials inside a URL are cut out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engram import files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from engram.findings import Finding
+    from engram.paths import CachePaths
+
+__all__ = ["VARIABLES", "collect"]
+
+# Names whose values change numbers, devices or formats, and that never hold a secret.
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OMP_PROC_BIND",
+    "OMP_PLACES",
+    "OMP_DYNAMIC",
+    "MKL_NUM_THREADS",
+    "MKL_DYNAMIC",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "OPENBLAS_NUM_THREADS",
+    "OPENBLAS_CORETYPE",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMBA_DISABLE_JIT",
+    "NPY_DISABLE_CPU_FEATURES",
+    "ATEN_CPU_CAPABILITY",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "CUDA_LAUNCH_BLOCKING",
+    "CUDA_MODULE_LOADING",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "NVIDIA_VISIBLE_DEVICES",
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_NVFUSER_DISABLE",
+    "TORCHDYNAMO_DISABLE",
+    "TORCH_COMPILE_DISABLE",
+    "XLA_FLAGS",
+    "JAX_ENABLE_X64",
+    "JAX_PLATFORMS",
+    "TF_DETERMINISTIC_OPS",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TOKENIZERS_PARALLELISM",
+    "PYTHONHASHSEED",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "LD_PRELOAD",
+    "LD_LIBRARY_PATH",
+    "SLURM_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_JOB_PARTITION",
+    "SLURM_CPUS_PER_TASK",
+    "CONDA_DEFAULT_ENV",
+    "VIRTUAL_ENV",
+)
+SECRET = re.compile(
+    r"(?:^|_)(?:SECRETS?|PASS|PASSWORD|PASSWD|PASSPHRASE|PWD|TOKENS?|CREDENTIALS?|API_?KEY|KEYS?|AUTH"
+    r"|COOKIES?|PAT|PRIVATE|DSN)(?:_|\d|$)",
+    re.IGNORECASE,
+)
+WITHHELD = "(withheld: the name looks like a secret)"
+CREDENTIALS = re.compile(r"(://)[^/@\s]+@")
+SETTLED_S = 2.0  # a folder changed later than this may change again within one clock tick
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def collect(
+    cache: CachePaths, root: Path, record_names: Sequence[str] = ()
+) -> tuple[dict[str, Any], list[Finding]]:
+    """Describe the interpreter that runs us and the machine below it.
+
+    Args:
+        cache: where slow facts are kept; one that cannot be written is done without.
+        root: the folder of the code that runs, which may hold a uv.lock.
+        record_names: environment variables to record beyond VARIABLES.
+
+    Returns:
+        The description, plain values only, and a finding where installed packages are not the
+        locked ones.
+    """
+    packages = package_facts(cache, root)
+    system = os.uname()
+    facts = {
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "implementation": sys.implementation.name,
+        "build": sys.version,
+        "executable": sys.executable,
+        "prefix": sys.prefix,
+        "platform": f"{system.sysname}-{system.release}-{system.machine}",
+        "os": distribution(),
+        "kernel": system.version,
+        "libc": _libc(),
+        "cpu": cpu_model(),
+        "cpus": os.cpu_count(),
+        "cpus_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "torch": packages["torch"],
+        "torch_cuda": packages["torch_cuda"],
+        **gpu_facts(cache),
+        "packages": packages["packages"],
+        "installed_from": packages["installed_from"],
+        "lock": packages["lock"],
+        "variables": variables(record_names),
+    }
+    return facts, _findings(packages["lock"])
+
+
+def _findings(lock: dict[str, Any] | None) -> list[Finding]:
+    if not lock or not lock["differences"]:
+        return []
+    from engram.findings import Finding
+
+    differences = lock["differences"]
+    first = ", ".join(
+        f"{d['name']} {d['installed']} (locked {d['locked']})" for d in differences[:3]
+    )
+    message = f"{len(differences)} installed packages are not the locked ones: {first}"
+    return [Finding("environment_differs_from_lock", message, differences)]
+
+
+def variables(record_names: Iterable[str] = ()) -> dict[str, str]:
+    """The environment variables to record that are set, by name, with nothing secret in them."""
+    wanted = dict.fromkeys((*VARIABLES, *record_names))
+    return {name: _shown(name, os.environ[name]) for name in wanted if name in os.environ}
+
+
+def _shown(name: str, value: str) -> str:
+    if SECRET.search(name):
+        return WITHHELD
+    text = os.fsencode(value).decode("utf-8", "backslashreplace")
+    return CREDENTIALS.sub(r"\1***@", text) if "://" in text else text
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    for key in ("model name", "Processor", "cpu model", "cpu"):
+        for line in _head(Path("/proc/cpuinfo")).splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == key and value.strip():
+                return value.strip()
+    return os.uname().machine
+
+
+def _head(path: Path, size: int = 4096) -> str:
+    """The beginning of a file; "" where it cannot be read. /proc/cpuinfo is long on large machines."""
+    try:
+        with path.open("rb", buffering=0) as stream:
+            return stream.read(size).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def distribution() -> str:
+    """The name and version of the operating system's distribution."""
+    for line in _head(Path("/etc/os-release")).splitlines():
+        if line.startswith("PRETTY_NAME="):
+            return line.partition("=")[2].strip().strip("\"'")
+    return os.uname().sysname
+
+
+def _libc() -> str | None:
+    with contextlib.suppress(ValueError, OSError, AttributeError):
+        return os.confstr("CS_GNU_LIBC_VERSION")
+    return None
+
+
+def package_facts(cache: CachePaths, root: Path) -> dict[str, Any]:
+    """Installed packages, torch's own words about its build, and the comparison with uv.lock."""
+    lock_file = root / "uv.lock"
+    locked = lock_file.read_bytes() if lock_file.is_file() else None
+    folders = site_folders()
+    times = [(str(folder), folder.stat().st_mtime_ns) for folder in folders]
+    lock_hash = hashlib.sha256(locked).hexdigest() if locked is not None else None
+    settled = all(time.time() - mtime / 1e9 > SETTLED_S for _, mtime in times)
+
+    def compute() -> dict[str, Any]:
+        from engram import packages
+
+        return packages.describe(folders, locked, lock_hash)
+
+    name = f"packages-{_short(sys.prefix, lock_hash)}.json"
+    return _cached(cache.facts / name, [times, lock_hash], compute, keep=settled)
+
+
+def site_folders() -> list[Path]:
+    """The folders on the search path that packages are installed in."""
+    names = ("site-packages", "dist-packages")
+    found = dict.fromkeys(entry for entry in sys.path if os.path.basename(entry) in names)  # noqa: PTH119
+    return [Path(entry) for entry in found if os.path.isdir(entry)]  # noqa: PTH112
+
+
+def gpu_facts(cache: CachePaths) -> dict[str, Any]:
+    """The GPUs that nvidia-smi shows: `gpus`, `driver`, `cuda` (what the driver supports), `gpu_error`."""
+    tool = _find_program("nvidia-smi")
+    if tool is None:
+        return {"gpus": [], "driver": None, "cuda": None, "gpu_error": None}
+
+    def compute() -> dict[str, Any]:
+        from engram import gpus
+
+        return gpus.describe(tool)
+
+    # One boot may show several sets of GPUs: to containers, and to Slurm jobs that are given some of them.
+    devices = sorted(name for name in os.listdir("/dev") if name.startswith("nvidia"))  # noqa: PTH208
+    seen = [os.environ.get(name) for name in ("NVIDIA_VISIBLE_DEVICES", "SLURM_JOB_ID")]
+    key = [_head(BOOT_ID).strip(), tool, os.stat(tool).st_mtime_ns, _head(DRIVER), devices, seen]  # noqa: PTH116
+    return _cached(cache.facts / f"gpus-{_short(os.uname().nodename)}.json", key, compute)
+
+
+def _find_program(name: str) -> str | None:
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        path = os.path.join(folder, name)  # noqa: PTH118
+        if folder and os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113
+            return path
+    return None
+
+
+def _short(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _cached(
+    path: Path, key: list[Any], compute: Callable[[], dict[str, Any]], *, keep: bool = True
+) -> dict[str, Any]:
+    """The facts in a file if they were computed for the same key, else computed now and kept there."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(path.read_bytes())
+        if known["key"] == json.loads(json.dumps(key)) and isinstance(known["facts"], dict):
+            return dict(known["facts"])
+    facts = compute()
+    if keep and not facts.get("gpu_error"):
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_json(path, {"key": key, "facts": facts})
+    return facts

@@ -1,0 +1,134 @@
+"""The installed packages, read from the names of their metadata folders, and how they differ from uv.lock."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+__all__ = ["describe", "differences", "installed", "locked_versions"]
+
+METADATA = re.compile(
+    r"(?P<name>.+?)(?:-(?P<version>\d[^-]*|[^-]+))?(?:-py\d.*)?\.(?:dist|egg)-info"
+)
+LOCKED = re.compile(r'^\[\[package\]\]\nname = "([^"]+)"\nversion = "([^"]+)"', re.MULTILINE)
+TORCH_FACT = re.compile(
+    r"^(__version__|cuda)\b[^=\n]*=\s*(?:'([^']*)'|\"([^\"]*)\"|None)", re.MULTILINE
+)
+CREDENTIALS = re.compile(r"(://)[^/@\s]+@")
+
+
+def describe(
+    folders: Sequence[Path], locked: bytes | None, lock_hash: str | None
+) -> dict[str, Any]:
+    """All that the record says about packages.
+
+    Args:
+        folders: the folders packages are installed in, in the order of the search path.
+        locked: the content of uv.lock, if there is one.
+        lock_hash: its sha256.
+
+    Returns:
+        `packages` (name to version), `installed_from` (name to URL, of those not from an index),
+        `torch` and `torch_cuda` (as torch names its build, such as 2.9.0+cu130 and 13.0), and
+        `lock` (sha256, differences).
+    """
+    found = dict(installed(folders))
+    packages = {name: version for name, (version, _) in sorted(found.items())}
+    torch = torch_build(folders)
+    lock = None
+    if locked is not None:
+        text = locked.decode("utf-8", "replace").replace("\r\n", "\n")
+        lock = {"sha256": lock_hash, "differences": differences(packages, locked_versions(text))}
+    return {
+        "packages": packages,
+        "installed_from": {
+            k: url for k, (_, path) in sorted(found.items()) if (url := _origin(path))
+        },
+        "torch": torch.get("__version__") or packages.get("torch"),
+        "torch_cuda": torch.get("cuda"),
+        "lock": lock,
+    }
+
+
+def installed(folders: Sequence[Path]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Every package as (normalized name, (version, its metadata folder)); the first folder that has it counts."""
+    seen: set[str] = set()
+    for folder in folders:
+        for item in sorted(os.listdir(folder)):  # noqa: PTH208
+            match = METADATA.fullmatch(item)
+            if match is None:
+                continue
+            path = os.path.join(folder, item)  # noqa: PTH118
+            name = normalized(match["name"])
+            if name not in seen:
+                seen.add(name)
+                yield name, (match["version"] or _written_version(path), path)
+
+
+def normalized(name: str) -> str:
+    """A package name as indexes and lock files write it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _written_version(path: str) -> str:
+    """The version in a metadata file, for old folders that lack it in their name."""
+    for name in ("METADATA", "PKG-INFO", ""):
+        with contextlib.suppress(OSError):
+            with open(
+                os.path.join(path, name).rstrip("/"), encoding="utf-8", errors="replace"
+            ) as stream:  # noqa: PTH118, PTH123
+                for line in stream:
+                    if line.startswith("Version:"):
+                        return line.partition(":")[2].strip()
+    return "unknown"
+
+
+def _origin(path: str) -> str | None:
+    """Where a package came from if not from an index: a URL, editable ones marked; credentials cut out."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        with open(os.path.join(path, "direct_url.json"), encoding="utf-8") as stream:  # noqa: PTH118, PTH123
+            direct = json.load(stream)
+        editable = " (editable)" if direct.get("dir_info", {}).get("editable") else ""
+        commit = direct.get("vcs_info", {}).get("commit_id")
+        return (
+            CREDENTIALS.sub(r"\1***@", direct["url"]) + (f"@{commit}" if commit else "") + editable
+        )
+    return None
+
+
+def torch_build(folders: Sequence[Path]) -> dict[str, str]:
+    """What torch says about itself, without importing it: the metadata may lack the local part (+cu130)."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            text = (folder / "torch" / "version.py").read_text(encoding="utf-8", errors="replace")
+            return {m[1]: m[2] or m[3] for m in TORCH_FACT.finditer(text) if m[2] or m[3]}
+    return {}
+
+
+def locked_versions(text: str) -> dict[str, list[str]]:
+    """The versions that a uv.lock names; a package may have several, for different platforms."""
+    found: dict[str, list[str]] = {}
+    for name, version in LOCKED.findall(text):
+        found.setdefault(normalized(name), []).append(version)
+    return found
+
+
+def differences(packages: dict[str, str], locked: dict[str, list[str]]) -> list[dict[str, str]]:
+    """Installed packages that the lock names with another version; the local part (+cpu) does not count."""
+    return [
+        {"name": name, "installed": version, "locked": ", ".join(locked[name])}
+        for name, version in packages.items()
+        if name in locked and _public(version) not in map(_public, locked[name])
+    ]
+
+
+def _public(version: str) -> str:
+    """A version without its local part and without leading zeros, as PEP 440 compares them."""
+    return re.sub(r"(^|\.)0+(?=\d)", r"\1", version.partition("+")[0].lower())
