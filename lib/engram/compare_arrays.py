@@ -110,5 +110,5 @@ def _identical(a: Any, b: Any) -> Any:  # noqa: ANN401
         same = (a == b) & (np.signbit(a) == np.signbit(b))
         return same | (np.isnan(a) & np.isnan(b))
     if kind in "mM":
-        return a.view("i8") == b.view("i8")
+        return (a == b) | (np.isnat(a) & np.isnat(b))
     return a == b

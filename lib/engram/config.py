@@ -148,7 +148,7 @@ def _script(table: Table, places: _Places) -> str:
     """
     text = table.text("script", None)
     if text is None:
-        msg = f"{table.where}: the key 'script' is missing: name the Python file that defines main(...)"
+        msg = f"{table.where}: the key 'script' is missing: name the file that defines main(...)"
         raise ConfigError(msg)
     path = places.of(text)
     for one, root in ((path, places.root), (_real_folder(path), places.root.resolve())):
@@ -225,7 +225,7 @@ def _input(table: Table, places: _Places) -> InputSpec:
     )
     table.finish()
     if (spec.path is None) == (spec.run is None):
-        msg = f"{table.where}: {table.label} needs one of the keys 'path' (a file or folder) and 'run'"
+        msg = f"{table.where}: {table.label} needs either the key 'path' or the key 'run'"
         raise ConfigError(msg)
     if spec.name is not None and (UNPRINTABLE.search(spec.name) or spec.name in ("", ".", "..")):
         table.refuse("name", spec.name, "a file name without slashes")
@@ -276,7 +276,7 @@ def _environment(table: Table) -> EnvironmentConfig:
 
 
 def _threads() -> int:
-    """Threads of the numerical libraries: as the shell asks, else one for each processor we may use."""
+    """Threads of the numerical libraries: as the shell asks, else one a usable processor."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isascii() and asked.isdigit() and int(asked) > 0:
         return min(int(asked), 4096)
@@ -300,7 +300,8 @@ def _check_places(config: ExperimentConfig, table: Table) -> None:
         table.refuse("output_dir", str(output), "a folder of its own that holds no code")
     if ".git" in output.parts:
         table.refuse("output_dir", str(output), "a folder outside .git")
-    if config.log_file in (script, config.source, config.parameters_file, output, config.root):
+    taken = (script, config.source, config.parameters_file, output, config.root)
+    if config.log_file is not None and config.log_file in taken:
         table.refuse("log_file", str(config.log_file), "a file of its own")
 
 

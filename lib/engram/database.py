@@ -67,7 +67,7 @@ def open_file(path: Path) -> sqlite3.Connection:
 
 
 def open_copy(path: Path) -> sqlite3.Connection:
-    """Open a private copy in memory, for a root that cannot be written; empty without an original."""
+    """Open a private copy in memory, for a root that cannot be written."""
     for mode in ("mode=ro", "immutable=1"):
         database = sqlite3.connect(":memory:", isolation_level=None)
         address = f"{path.absolute().as_uri()}?{mode}"

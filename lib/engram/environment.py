@@ -1,4 +1,4 @@
-"""What a run ran on: Python, packages, lock file, operating system, processor, GPUs, chosen environment variables.
+"""What a run ran on: Python, packages, lock file, system, processor, GPUs, some variables.
 
 Slow facts are cached, never dropped: packages by the times of the site folders and the lock file's
 hash, GPUs by boot. Environment variables are recorded by name only: those of VARIABLES and those
@@ -169,7 +169,7 @@ def cpu_model() -> str:
 
 
 def _head(path: Path, size: int = 4096) -> str:
-    """The beginning of a file; "" where it cannot be read. /proc/cpuinfo is long on large machines."""
+    """The beginning of a file (cpuinfo is long on large machines); "" where it cannot be read."""
     try:
         with path.open("rb", buffering=0) as stream:
             return stream.read(size).decode("utf-8", "replace")
@@ -212,12 +212,12 @@ def package_facts(cache: CachePaths, root: Path) -> dict[str, Any]:
 def site_folders() -> list[Path]:
     """The folders on the search path that packages are installed in."""
     names = ("site-packages", "dist-packages")
-    found = dict.fromkeys(entry for entry in sys.path if os.path.basename(entry) in names)  # noqa: PTH119
-    return [Path(entry) for entry in found if os.path.isdir(entry)]  # noqa: PTH112
+    found = dict.fromkeys(map(Path, sys.path))
+    return [folder for folder in found if folder.name in names and folder.is_dir()]
 
 
 def gpu_facts(cache: CachePaths) -> dict[str, Any]:
-    """The GPUs that nvidia-smi shows: `gpus`, `driver`, `cuda` (what the driver supports), `gpu_error`."""
+    """What nvidia-smi shows: `gpus`, `driver`, `cuda` (the driver's newest), `gpu_error`."""
     tool = _find_program("nvidia-smi")
     if tool is None:
         return {"gpus": [], "driver": None, "cuda": None, "gpu_error": None}
@@ -227,18 +227,25 @@ def gpu_facts(cache: CachePaths) -> dict[str, Any]:
 
         return gpus.describe(tool)
 
-    # One boot may show several sets of GPUs: to containers, and to Slurm jobs that are given some of them.
-    devices = sorted(name for name in os.listdir("/dev") if name.startswith("nvidia"))  # noqa: PTH208
+    # One boot shows several sets of GPUs: to containers, and to Slurm jobs that get some.
+    devices = sorted(path.name for path in Path("/dev").glob("nvidia*"))
     seen = [os.environ.get(name) for name in ("NVIDIA_VISIBLE_DEVICES", "SLURM_JOB_ID")]
-    key = [_head(BOOT_ID).strip(), tool, os.stat(tool).st_mtime_ns, _head(DRIVER), devices, seen]  # noqa: PTH116
+    key = [
+        _head(BOOT_ID).strip(),
+        tool,
+        Path(tool).stat().st_mtime_ns,
+        _head(DRIVER),
+        devices,
+        seen,
+    ]
     return _cached(cache.facts / f"gpus-{_short(os.uname().nodename)}.json", key, compute)
 
 
 def _find_program(name: str) -> str | None:
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
-        path = os.path.join(folder, name)  # noqa: PTH118
-        if folder and os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113
-            return path
+        path = Path(folder) / name
+        if folder and path.is_file() and os.access(path, os.X_OK):
+            return str(path)
     return None
 
 
@@ -249,7 +256,7 @@ def _short(*parts: object) -> str:
 def _cached(
     path: Path, key: list[Any], compute: Callable[[], dict[str, Any]], *, keep: bool = True
 ) -> dict[str, Any]:
-    """The facts in a file if they were computed for the same key, else computed now and kept there."""
+    """The facts in a file if they belong to the same key, else computed now and kept there."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(path.read_bytes())
         if known["key"] == json.loads(json.dumps(key)) and isinstance(known["facts"], dict):

@@ -112,7 +112,8 @@ def select(filters: Iterable[Filter], *, sort: str | None, limit: int | None) ->
         # Numbers come before texts; what is missing, and nan, come last in both directions.
         text = (
             "SELECT place, name, run_id, at, open, brief, CASE "
-            "WHEN sorted.number IS NOT NULL THEN 0 WHEN sorted.text IS NULL OR sorted.text = 'nan' THEN 2 ELSE 1 END AS rank, "
+            "WHEN sorted.number IS NOT NULL THEN 0 "
+            "WHEN sorted.text IS NULL OR sorted.text = 'nan' THEN 2 ELSE 1 END AS rank, "
             "sorted.number, sorted.text FROM runs LEFT JOIN (SELECT run, MIN(number) AS number, "
             "MIN(text) AS text FROM facts WHERE key = ? GROUP BY run) AS sorted ON sorted.run = id"
             f"{where}"

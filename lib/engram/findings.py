@@ -15,6 +15,7 @@ SEVERITIES = {
     "inputs_changed": ERROR,
     "log_incomplete": ERROR,
     "read_outside_inputs": WARNING,
+    "inputs_differ": WARNING,
     "processes_left": WARNING,
     "summary_ignored": WARNING,
     "audit_incomplete": WARNING,

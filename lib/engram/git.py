@@ -1,8 +1,8 @@
 """Running git so that nothing of the shell, of hooks or of helpers changes what it says.
 
-No GIT_* variable is passed on, no hook and no file monitor is started, no lock of the user is taken or waited for,
-nothing is ever asked. What a command may need beyond that (an index of its own, another object folder) is said by
-the caller in so many words.
+No GIT_* variable is passed on, no hook and no file monitor is started, no lock of the user is taken
+or waited for, nothing is ever asked. What a command may need beyond that (an index of its own,
+another object folder) is said by the caller in so many words.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _FIXED_VARIABLES = {
 
 
 def buffer(data: bytes = b"") -> IO[bytes]:
-    """Open an anonymous file that holds `data`, so that feeding a process can never block on a pipe."""
+    """Open an anonymous file that holds `data`: feeding a process can never block on a pipe."""
     if hasattr(os, "memfd_create"):
         stream: IO[bytes] = os.fdopen(os.memfd_create("engram"), "w+b")
     else:
@@ -64,7 +64,7 @@ def buffer(data: bytes = b"") -> IO[bytes]:
 
 @dataclass
 class GitCall:
-    """One git process that was started; whoever started it must call `finish`, `output` or `abandon`."""
+    """One git process that was started; it must be ended by `finish`, `output` or `abandon`."""
 
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
@@ -136,7 +136,7 @@ class Git:
         return replace(self, variables=(*self.variables, *variables.items()))
 
     def environment(self) -> Mapping[str, str]:
-        """The variables of the process: the shell's without GIT_*, then the fixed ones, then its own."""
+        """The process's variables: the shell's without GIT_*, the fixed ones, then its own."""
         kept = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
         # A broken .git must not make git look for a repository further up.
         ceiling = {"GIT_CEILING_DIRECTORIES": str(self.where.parent)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class HashCache:
         if files and self.path.exists():
             for start in range(0, len(files), BATCH):
                 batch = files[start : start + BATCH]
-                self._use(lambda connection, batch=batch: found.update(_query(connection, batch)))
+                self._use(partial(_query, files=batch, found=found))
         return found
 
     def add(self, hashed: Sequence[tuple[Found, str]], *, began: float) -> None:
@@ -63,16 +64,16 @@ class HashCache:
             if is_settled(file.stat, began)
         ]
         if rows:
-            self._use(lambda connection: _insert(connection, rows))
+            self._use(partial(_insert, rows=rows))
 
     def _use(self, work: Callable[[sqlite3.Connection], None]) -> None:
-        """Do something with the SQLite file; whatever is wrong with it makes a cache that knows nothing."""
+        """Use the SQLite file; whatever is wrong with it makes a cache that knows nothing."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(sqlite3.connect(self.path, timeout=WAIT_S)) as connection:
                 work(connection)
         except sqlite3.OperationalError:
-            return  # locked for long, read-only, or a full disk: the files are hashed again next time
+            return  # locked for long, read-only or a full disk: next time all is hashed again
         except sqlite3.DatabaseError:
             with contextlib.suppress(OSError):
                 self.path.unlink()
@@ -83,7 +84,7 @@ class HashCache:
 class SeenFiles:
     """Hashes this process computed itself: the same questions as HashCache, without a file."""
 
-    def __init__(self, files: Sequence[Found], hashes: Sequence[str], *, began: float) -> None:
+    def __init__(self, files: Sequence[Found], hashes: Sequence[str], began: float) -> None:
         """Remember those that had been left alone for a while.
 
         Args:
@@ -105,13 +106,15 @@ class SeenFiles:
         """Nothing: what is seen once is seen."""
 
 
-def _query(connection: sqlite3.Connection, files: Sequence[Found]) -> list[tuple[str, str]]:
+def _query(
+    connection: sqlite3.Connection, *, files: Sequence[Found], found: dict[str, str]
+) -> None:
     marks = ",".join("?" * len(files))
     rows = connection.execute(
         f"SELECT path, signature, sha256 FROM hashes WHERE path IN ({marks})",
         [os.fsencode(file.path) for file in files],
     )
-    return _matching(files, {path: (known, sha256) for path, known, sha256 in rows})
+    found.update(_matching(files, {path: (known, sha256) for path, known, sha256 in rows}))
 
 
 def _matching(files: Sequence[Found], known: dict[bytes, tuple[str, str]]) -> list[tuple[str, str]]:
@@ -120,7 +123,7 @@ def _matching(files: Sequence[Found], known: dict[bytes, tuple[str, str]]) -> li
     return [(file.path, answer[1]) for file, answer in answers if answer[0] == signature(file.stat)]
 
 
-def _insert(connection: sqlite3.Connection, rows: list[tuple[bytes, str, str]]) -> None:
+def _insert(connection: sqlite3.Connection, *, rows: list[tuple[bytes, str, str]]) -> None:
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute(TABLE)
     connection.executemany("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?)", rows)
@@ -129,7 +132,8 @@ def _insert(connection: sqlite3.Connection, rows: list[tuple[bytes, str, str]]) 
 
 def signature(status: os.stat_result) -> str:
     """What changes whenever a file does."""
-    return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+    times = f"{status.st_mtime_ns}:{status.st_ctime_ns}"
+    return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{times}"
 
 
 def is_settled(status: os.stat_result, began: float) -> bool:

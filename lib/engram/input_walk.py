@@ -123,15 +123,9 @@ class _Walk(NamedTuple):
     def stat(self, path: str) -> os.stat_result:
         """The stat of what a path leads to."""
         try:
-            return os.stat(path)
+            return os.stat(path)  # noqa: PTH116
         except OSError as error:
-            if error.errno == errno.ELOOP:
-                refuse(self.where, path, "is a loop of links")
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                refuse(self.where, path, f"cannot be read: {error.strerror}")
-        if os.path.islink(path):
-            refuse(self.where, path, f"links to {os.readlink(path)!r}, which is missing")
-        refuse(self.where, path, "does not exist")
+            refuse(self.where, path, _reason(path, error))
 
     def require_file(self, path: str, status: os.stat_result) -> None:
         """Refuse what is no regular file, and what may not be read."""
@@ -163,6 +157,17 @@ class _Walk(NamedTuple):
                 return list(items)
         except OSError as error:
             refuse(self.where, path, f"cannot be read: {error.strerror}")
+
+
+def _reason(path: str, error: OSError) -> str:
+    """Why a path has no stat."""
+    if error.errno == errno.ELOOP:
+        return "is a loop of links"
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+        return f"cannot be read: {error.strerror}"
+    if Path(path).is_symlink():
+        return f"links to {str(Path(path).readlink())!r}, which is missing"
+    return "does not exist"
 
 
 def refuse(where: str, path: str, what: str) -> NoReturn:

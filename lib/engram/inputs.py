@@ -268,10 +268,10 @@ def copy(source: str, target: str) -> None:
     """Copy a file or folder through its links; times and modes stay, and the owner may write."""
     import shutil
 
-    status = os.stat(source)
+    status = Path(source).stat()
     if stat.S_ISDIR(status.st_mode):
         Path(target).mkdir()
-        for name in os.listdir(source):
+        for name in os.listdir(source):  # noqa: PTH208
             copy(f"{source}/{name}", f"{target}/{name}")
     else:
         shutil.copyfile(source, target)
@@ -284,7 +284,8 @@ def require_untouched(item: ResolvedInput) -> None:
     from engram.hash_cache import signature
 
     for file in item.hashed.files:
-        now = os.stat(file.path) if os.path.exists(file.path) else None
+        path = Path(file.path)
+        now = path.stat() if path.exists() else None
         if now is None or signature(now) != signature(file.stat):
             what = "changed between hashing and copying: start again when it is at rest"
             refuse(f"input {item.name!r}", file.path, what)

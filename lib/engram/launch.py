@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -55,13 +56,14 @@ def launch(options: argparse.Namespace, argv: Sequence[str]) -> int:
 
 def fresh_request(options: argparse.Namespace, argv: Sequence[str]) -> Request:
     """The request of a run that starts from an experiment.toml."""
-    experiment = Path(options.experiment) if options.experiment else default_experiment()
+    named = options.experiment or default_experiment()
+    experiment = Path(os.path.abspath(named))  # noqa: PTH100 - resolve() would follow links
     if not experiment.is_file():
         msg = f"no experiment file {str(experiment)!r}: name an existing experiment.toml"
         raise errors.ConfigError(msg)
     return Request(
-        experiment=experiment.absolute(),
-        root=find_root(experiment.absolute().parent),
+        experiment=experiment,
+        root=find_root(experiment.parent),
         argv=tuple(argv),
         set_parameters=tuple(options.set),
         set_config=tuple(options.config),

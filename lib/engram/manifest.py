@@ -23,7 +23,7 @@ ALONE = 1 << 20  # bytes; below this, starting threads costs more than they gain
 
 
 class Entry(NamedTuple):
-    """One file of a manifest.
+    r"""One file of a manifest.
 
     Attributes:
         path: relative, with slashes; bytes that are not UTF-8 are written as \\xNN.
@@ -118,7 +118,7 @@ def _link_entry(path: str, name: str) -> Entry:
 
 
 def printable(name: str) -> str:
-    """A file name that any text file can hold: bytes that are not UTF-8 become \\xNN."""
+    r"""A file name that any text file can hold: bytes that are not UTF-8 become \\xNN."""
     return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -128,7 +128,7 @@ def in_order(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def tree_hash(entries: Iterable[Entry]) -> str:
-    """One sha256 for a whole manifest: that of the lines `sha256sum` prints for its files, sorted by path."""
+    """One sha256 for a manifest: that of the lines `sha256sum` prints for it, sorted by path."""
     digest = hashlib.sha256()
     for entry in in_order(entries):
         digest.update(_sum_line(entry).encode())
@@ -136,7 +136,7 @@ def tree_hash(entries: Iterable[Entry]) -> str:
 
 
 def _sum_line(entry: Entry) -> str:
-    """A line as sha256sum writes it; it escapes backslashes and line ends and says so by a first backslash."""
+    """A line as sha256sum writes it: a backslash first says that the path is escaped."""
     path = entry.path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     return f"{'' if path == entry.path else chr(92)}{entry.sha256}  {path}\n"
 
@@ -195,7 +195,7 @@ def hash_many(
 
 
 def _each(work: Callable[[int], None], items: Sequence[int], *, workers: int) -> None:
-    """Call `work` for every item, in threads where that pays; the first error ends all and is raised."""
+    """Call `work` for every item in several threads; the first error ends all and is raised."""
     queue, failures = iter(items), list[BaseException]()
     lock = threading.Lock()
 

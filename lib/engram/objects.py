@@ -1,7 +1,8 @@
 """Reading many git objects at once, and writing them as a pack.
 
-git opens, maps and unmaps every loose object, which costs four times what reading the file does; so loose objects
-are read here, with their ids checked, and only the others are asked from one git process.
+git opens, maps and unmaps every loose object, which costs four times what reading the file does; so
+loose objects are read here, with their ids checked, and only the others are asked from one git
+process.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class GitObject(NamedTuple):
         kind: b"blob", b"tree" or b"commit".
         size: bytes of the whole content.
         data: the content, or the first CHUNK bytes of it.
-        stream: where to read the other `size - len(data)` bytes, before the next object is asked for.
+        stream: where to read the other `size - len(data)` bytes before asking for the next object.
     """
 
     position: int
@@ -65,7 +66,7 @@ def read_objects(git: Git, store: Path, ids: Sequence[str]) -> Generator[GitObje
 
 
 def _read_loose(prefix: str, name: str) -> bytes | None:
-    """Header, NUL and content of a loose object; None when git must be asked: not loose, too large, damaged."""
+    """Header, NUL and content of a loose object; None when it is packed, too large or damaged."""
     try:
         descriptor = os.open(f"{prefix}{name[:2]}/{name[2:]}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -24,7 +24,15 @@ VOLATILE = "volatile"
 # A script that calls W&B itself, in its own folder, leaves files that hold times and ids.
 ALWAYS_VOLATILE = ("/wandb/**",)
 
-__all__ = ["EXTRA", "MISSING", "VOLATILE", "Comparison", "FileComparison", "compare"]
+__all__ = [
+    "EXTRA",
+    "MISSING",
+    "VOLATILE",
+    "Comparison",
+    "FileComparison",
+    "compare",
+    "overall",
+]
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,7 @@ def compare(
 
 
 def overall(files: Sequence[FileComparison]) -> str:
+    """Return the verdict over many paths; see Comparison."""
     verdicts = {file.verdict for file in files} - {VOLATILE, IDENTICAL}
     if not verdicts:
         return IDENTICAL

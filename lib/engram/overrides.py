@@ -1,4 +1,4 @@
-"""KEY=VALUE from the command line: a dotted path into a table, and a value read as TOML, else as a string."""
+"""KEY=VALUE from the command line: a dotted path, and a value read as TOML, else a string."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from engram.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, MutableMapping, Sequence
 
 __all__ = ["Override", "apply", "parse", "suggestion"]
 
@@ -101,7 +101,13 @@ def _toml_value(text: str) -> Any:  # noqa: ANN401
     return values["value"]
 
 
-def apply(values: Any, changes: Sequence[Override], *, where: str, create: bool = False) -> None:  # noqa: ANN401
+def apply(
+    values: MutableMapping[str, Any],
+    changes: Sequence[Override],
+    *,
+    where: str,
+    create: bool = False,
+) -> None:
     """Set values in nested tables, in place.
 
     Args:
@@ -118,8 +124,8 @@ def apply(values: Any, changes: Sequence[Override], *, where: str, create: bool 
         _set(values, change, where=where, create=create or change.create)
 
 
-def _set(values: Any, change: Override, *, where: str, create: bool) -> None:  # noqa: ANN401
-    place = values
+def _set(values: MutableMapping[str, Any], change: Override, *, where: str, create: bool) -> None:
+    place: Any = values
     for depth, key in enumerate(change.path[:-1]):
         _require_container(place, change, depth, where)
         if _is_new(place, key):
@@ -157,15 +163,18 @@ def _require_container(place: object, change: Override, depth: int, where: str) 
     if isinstance(place, dict | list):
         return
     outer = ".".join(change.path[:depth])
-    msg = f"{change.text!r}: {outer!r} in {where} is {place!r}, which holds no key {change.path[depth]!r}"
+    msg = f"{change.text!r}: {outer!r} in {where} is {place!r}: no key {change.path[depth]!r} in it"
     raise ConfigError(msg)
 
 
-def _require_known(values: Any, change: Override, depth: int, where: str, *, create: bool) -> None:  # noqa: ANN401
+def _require_known(
+    values: MutableMapping[str, Any], change: Override, depth: int, where: str, *, create: bool
+) -> None:
     if create:
         return
     known = sorted(_paths(values))
-    msg = f"unknown key {'.'.join(change.path[: depth + 1])!r} in {change.text!r}: {where} does not have it"
+    key = ".".join(change.path[: depth + 1])
+    msg = f"{change.text!r}: there is no key {key!r} in {where}"
     msg += suggestion(change.key, known) or suggestion(change.path[-1], known)
     raise ConfigError(f"{msg}; to add a new key write {'+' + change.text!r}")
 
@@ -173,7 +182,7 @@ def _require_known(values: Any, change: Override, depth: int, where: str, *, cre
 def _require_kind(old: object, change: Override, where: str) -> None:
     """Refuse text in place of a boolean: the string "False" counts as true in Python."""
     if isinstance(old, bool) and change.is_text:
-        msg = f"{change.text!r}: {change.key!r} is a boolean in {where}: write true or false in small letters"
+        msg = f"{change.text!r}: {change.key!r} is a boolean in {where}: write true or false"
         raise ConfigError(msg)
 
 
@@ -187,7 +196,7 @@ def _paths(values: Any, prefix: str = "") -> Iterator[str]:  # noqa: ANN401
 
 
 def suggestion(key: str, known: Sequence[str]) -> str:
-    """What may have been meant: a name close to `key`, or one that ends like it; "" where none is near."""
+    """What may have been meant: a name near to `key` or ending like it; "" where there is none."""
     import difflib
 
     same_end = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]

@@ -1,4 +1,4 @@
-"""The installed packages, read from the names of their metadata folders, and how they differ from uv.lock."""
+"""The installed packages, by the names of their metadata folders, compared with uv.lock."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 import json
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 __all__ = ["describe", "differences", "installed", "locked_versions"]
 
@@ -18,6 +18,7 @@ METADATA = re.compile(
     r"(?P<name>.+?)(?:-(?P<version>\d[^-]*|[^-]+))?(?:-py\d.*)?\.(?:dist|egg)-info"
 )
 LOCKED = re.compile(r'^\[\[package\]\]\nname = "([^"]+)"\nversion = "([^"]+)"', re.MULTILINE)
+VERSION = re.compile(r"^Version:(.*)$", re.MULTILINE)
 TORCH_FACT = re.compile(
     r"^(__version__|cuda)\b[^=\n]*=\s*(?:'([^']*)'|\"([^\"]*)\"|None)", re.MULTILINE
 )
@@ -58,14 +59,14 @@ def describe(
 
 
 def installed(folders: Sequence[Path]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Every package as (normalized name, (version, its metadata folder)); the first folder that has it counts."""
+    """Every package as (normalized name, (version, metadata folder)); the first folder counts."""
     seen: set[str] = set()
     for folder in folders:
         for item in sorted(os.listdir(folder)):  # noqa: PTH208
             match = METADATA.fullmatch(item)
             if match is None:
                 continue
-            path = os.path.join(folder, item)  # noqa: PTH118
+            path = f"{folder}/{item}"
             name = normalized(match["name"])
             if name not in seen:
                 seen.add(name)
@@ -79,22 +80,18 @@ def normalized(name: str) -> str:
 
 def _written_version(path: str) -> str:
     """The version in a metadata file, for old folders that lack it in their name."""
-    for name in ("METADATA", "PKG-INFO", ""):
+    for file in (Path(path, "METADATA"), Path(path, "PKG-INFO"), Path(path)):
         with contextlib.suppress(OSError):
-            with open(
-                os.path.join(path, name).rstrip("/"), encoding="utf-8", errors="replace"
-            ) as stream:  # noqa: PTH118, PTH123
-                for line in stream:
-                    if line.startswith("Version:"):
-                        return line.partition(":")[2].strip()
+            text = file.read_text(encoding="utf-8", errors="replace")
+            if match := VERSION.search(text):
+                return match[1].strip()
     return "unknown"
 
 
 def _origin(path: str) -> str | None:
-    """Where a package came from if not from an index: a URL, editable ones marked; credentials cut out."""
+    """The URL of a package that is not from an index, marked if editable, without credentials."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        with open(os.path.join(path, "direct_url.json"), encoding="utf-8") as stream:  # noqa: PTH118, PTH123
-            direct = json.load(stream)
+        direct = json.loads(Path(path, "direct_url.json").read_bytes())
         editable = " (editable)" if direct.get("dir_info", {}).get("editable") else ""
         commit = direct.get("vcs_info", {}).get("commit_id")
         return (
@@ -104,7 +101,7 @@ def _origin(path: str) -> str | None:
 
 
 def torch_build(folders: Sequence[Path]) -> dict[str, str]:
-    """What torch says about itself, without importing it: the metadata may lack the local part (+cu130)."""
+    """What torch says of itself, without importing it; its metadata may lack the local part."""
     for folder in folders:
         with contextlib.suppress(OSError):
             text = (folder / "torch" / "version.py").read_text(encoding="utf-8", errors="replace")
@@ -121,7 +118,7 @@ def locked_versions(text: str) -> dict[str, list[str]]:
 
 
 def differences(packages: dict[str, str], locked: dict[str, list[str]]) -> list[dict[str, str]]:
-    """Installed packages that the lock names with another version; the local part (+cpu) does not count."""
+    """Installed packages that the lock names with another version; local parts do not count."""
     return [
         {"name": name, "installed": version, "locked": ", ".join(locked[name])}
         for name, version in packages.items()

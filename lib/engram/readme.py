@@ -145,7 +145,7 @@ def _source(record: dict[str, Any]) -> str:
         if code.get("dirty")
         else ""
     )
-    what = "provenance/source.pack holds the commit, without its history. With plain git, in this folder:"
+    what = "provenance/source.pack holds the commit without its history. With plain git, from here:"
     return _paragraphs("## The code", what, _fence(steps), dirty)
 
 
@@ -191,7 +191,8 @@ def _cite(record: dict[str, Any]) -> str:
     version = (record.get("engram") or {}).get("version")
     text = (
         f"{record.get('experiment')}, run {record['run_id']} ({when}), "
-        f"commit {code.get('commit')}, record sha256 {record.get('record_sha256')}, made with engram {version}."
+        f"commit {code.get('commit')}, record sha256 {record.get('record_sha256')}, "
+        f"made with engram {version}."
     )
     return f"## Cite\n\n{_line(text)}"
 

@@ -21,8 +21,8 @@ UNBORN = "killed before its record was born: " + SILENT
 def reconcile(paths: RunPaths) -> dict[str, Any]:
     """Read a record, and end it as `killed` when its runner is dead.
 
-    Only the host and pid namespace that the run was started in may say so. When the folder cannot be
-    written the state is right in what is returned, and stays as it was on the disk.
+    Only the host and pid namespace that the run was started in may say so. When the folder cannot
+    be written, the state is right in what is returned, and stays as it was on the disk.
 
     Args:
         paths: the run's folder.
@@ -61,8 +61,8 @@ def whereabouts(paths: RunPaths, record: dict[str, Any]) -> str | None:
     """Say where a run that has not ended is believed to run.
 
     Returns:
-        "running on HOST, last sign of life 40 s ago" for a run that cannot be judged from here, else
-        None.
+        "running on HOST, last sign of life 40 s ago" for a run that cannot be judged from here,
+        else None.
     """
     if record["state"] in records.ENDED or standing(paths, record) != "elsewhere":
         return None

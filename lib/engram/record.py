@@ -287,8 +287,8 @@ def record_sha256(record: dict[str, Any]) -> str:
         record: as loaded or about to be written.
 
     Returns:
-        sha256 of canonical JSON (sorted keys, no spaces) of all keys but record_sha256, reruns, tags,
-        notes and pinned.
+        sha256 of canonical JSON (sorted keys, no spaces) of all keys but record_sha256, reruns,
+        tags, notes and pinned.
     """
     import hashlib
 
@@ -321,7 +321,7 @@ def _write(paths: RunPaths, record: dict[str, Any], *, sync: bool) -> dict[str, 
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401
-    """Replace what JSON has no word for: nan and infinities by names, undecodable bytes by escapes."""
+    """Replace what JSON has no word for: nan and infinities by names, lone bytes by escapes."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

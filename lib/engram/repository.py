@@ -1,4 +1,4 @@
-"""The repository of a script: which commit runs, whether the working tree is that commit, and dirty work as a commit.
+"""The repository of a script: which commit runs, is the working tree that commit, dirty work.
 
 What differs is found in engram.worktree; the commit's files are laid out by engram.snapshot.
 """
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engram.archive import snapshot_from_pack, write_pack
+from engram.archive import write_pack
 from engram.errors import ConfigError, UnrecordedCodeError
 from engram.git import Git
 from engram.paths import CachePaths
-from engram.snapshot import Snapshot, ensure_snapshot
+from engram.snapshot import Snapshot, ensure_snapshot, snapshot_from_pack
 from engram.sources import RepositorySource, keep
 from engram.worktree import Change, Survey, locate, survey
 
@@ -40,7 +40,7 @@ class GitState:
         commit: full id of HEAD.
         branch: None when HEAD is detached.
         remotes: name -> URL without credentials.
-        on_remote: whether HEAD is reachable from a remote-tracking branch; None when there is no remote.
+        on_remote: whether a remote-tracking branch reaches HEAD; None when there is no remote.
         script: the script's path below the root, with `/`.
         script_blob: git's id of the script's content; None when it is not tracked.
         submodules: {"path", "commit"} of every submodule as recorded, nested ones too.
@@ -118,7 +118,7 @@ class Repository:
 
         Args:
             script: the script's path, absolute or relative to the root.
-            allowed: files and folders below the root, relative, that may differ; the script never may.
+            allowed: files and folders, relative to the root, that may differ; the script never may.
 
         Raises:
             UnrecordedCodeError: there is no commit yet, or the script lies outside the repository.
@@ -188,20 +188,23 @@ class Repository:
         msg = (
             f"the working tree {str(self.root)!r} is not its commit {state.commit[:12]}:\n"
             + "\n".join(lines)
-            + "\ncommit these files (or ignore what is no code), or use --allow-dirty to capture them in the record"
+            + "\ncommit these files (or ignore what is no code), "
+            + "or use --allow-dirty to capture them in the record"
         )
         raise UnrecordedCodeError(msg)
 
     def capture(self, state: GitState) -> tuple[str, bytes]:
-        """Make a hidden commit of HEAD plus everything that differs, without touching the user's index.
+        """Make a hidden commit of HEAD plus all that differs, without touching the user's index.
 
         Equal content on an equal HEAD gives an equal commit id. A hidden ref keeps the commit.
 
         Returns:
-            The id of that commit, and the binary patch that leads from HEAD to it (untracked files included).
+            The id of that commit, and the binary patch that leads from HEAD to it, untracked files
+            included.
 
         Raises:
-            UnrecordedCodeError: a submodule or a nested repository holds changes; they do not fit into a patch.
+            UnrecordedCodeError: a submodule or a nested repository holds changes; they do not fit
+                into a patch.
             ConfigError: git failed.
         """
         if not state.changes:
@@ -235,7 +238,7 @@ class Repository:
         return commit, patch
 
     def snapshot(self, commit: str) -> Snapshot:
-        """Lay the commit's files out once, verify them, and keep the commit from git's garbage collection.
+        """Lay the commit's files out once, verify them, and keep the commit from git's gc.
 
         Raises:
             UnrecordedCodeError: a Git LFS pointer cannot be replaced by its content.
@@ -282,7 +285,7 @@ class Repository:
         return self._git.run(*options, a, b, *limited).decode(errors="replace")
 
     def _relative(self, script: str) -> str:
-        """The script's path below the root; the file itself must lie there too, not only a link to it."""
+        """The script's path below the root; the file must lie there too, not only a link."""
         plain = os.path.relpath(os.path.normpath(self.root / script), self.root)
         real = os.path.relpath(os.path.realpath(self.root / plain), self.root)
         for path in (plain, real):
@@ -370,7 +373,8 @@ def _parse_settings(answer: bytes) -> tuple[dict[str, str], bool]:
 def without_credentials(url: str) -> str:
     """Strip user names, passwords and queries from the URL of a remote.
 
-    The user of an ssh URL is kept: it is part of the address and no secret. Over http a user name may be a token.
+    The user of an ssh URL is kept: it is part of the address and no secret. Over http a user name
+    may be a token.
 
     Args:
         url: as configured, also in the short form `user@host:path`.

@@ -1,4 +1,4 @@
-"""Is this file an experiment script? Answered from its syntax tree, without running a line of it."""
+"""Is this file an experiment script? Its syntax tree tells, without running a line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_script(path: Path, text: bytes | None = None) -> None:
     tree = _parse(path, _read(path) if text is None else text)
     found = list(_definitions(tree.body))
     if not found:
-        msg = f"{str(path)!r} has no main: define {SIGNATURE} at the top level of the file{_elsewhere(tree)}"
+        msg = f"{str(path)!r} has no main: define {SIGNATURE} at its top level{_elsewhere(tree)}"
         raise ScriptError(msg)
     main = found[-1]
     if isinstance(main, ast.AsyncFunctionDef):

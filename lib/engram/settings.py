@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 HEADER = """\
-# As resolved for this run. Relative paths start at the repository's root, those with ./ at this folder.
+# As resolved for this run. Paths start at the repository's root, those with ./ at this folder.
 
 """
 

@@ -1,8 +1,8 @@
-"""Snapshots: the files of one commit, laid out once, verified by stat before each use, shared by all its runs.
+"""Snapshots: the files of one commit, laid out once, verified by stat, shared by its runs.
 
-The bytes are those of git's blobs, whatever line ends and filters the user's checkout has. A snapshot is built in a
-folder of its own under a lock and takes its place by one rename, so that nobody ever sees half of one; a manifest
-with every file's and folder's stat, change time included, tells later whether anything was written, added or removed.
+A snapshot is built in a folder of its own under a lock and takes its place by one rename, so that
+nobody ever sees half of one; a manifest with every file's and folder's stat, change time included,
+tells later whether anything was written, added or removed.
 """
 
 from __future__ import annotations
@@ -10,23 +10,16 @@ from __future__ import annotations
 import json
 import os
 import stat
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram.errors import ConfigError, StoreError, UnrecordedCodeError
+from engram.checkout import Layout, lay_out, refuse_pointers
+from engram.errors import ConfigError, ResumeError, StoreError
 from engram.files import write_atomic
-from engram.git import Git, buffer
-from engram.objects import CHUNK, GitObject, read_objects
-from engram.sources import (
-    RepositorySource,
-    Source,
-    TreeEntry,
-    keep,
-    read_tree,
-    submodule_names,
-)
+from engram.git import Git
+from engram.sources import PackSource, Source, keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,11 +27,6 @@ if TYPE_CHECKING:
     from engram.paths import CachePaths
 
 _FORMAT = 1
-_LFS_HEADS = (
-    b"version https://git-lfs.github.com/spec/v1\n",
-    b"version https://hawser.github.com/spec/v1\n",
-)
-_LFS_LONGEST = 1024
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 
@@ -76,7 +64,7 @@ def ensure_snapshot(source: Source, commit: str, cache: CachePaths) -> Snapshot:
     place = _Place(cache, commit)
     manifest = place.intact()
     if manifest is None or any(source.gained(path) for path in manifest["missing"]):
-        with writing(cache.snapshots), place.locked():
+        with _writing(cache.snapshots), place.locked():
             manifest = place.intact()
             if manifest is None or any(source.gained(path) for path in manifest["missing"]):
                 manifest = _build(source, place)
@@ -101,19 +89,20 @@ def discard_snapshot(cache: CachePaths, commit: str) -> None:
         StoreError: it cannot be removed.
     """
     place = _Place(cache, commit)
-    with writing(cache.snapshots), place.locked():
+    with _writing(cache.snapshots), place.locked():
         place.manifest.unlink(missing_ok=True)
         place.clear()
         _remove(place.folder)
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def _writing(folder: Path) -> Iterator[None]:
     """Turn a full disk or missing permissions below `folder` into a message."""
     try:
         yield
     except OSError as error:
-        msg = f"cannot write snapshots in {str(folder)!r}: {error.strerror or error}; free space or fix permissions"
+        reason = error.strerror or error
+        msg = f"cannot write snapshots in {str(folder)!r}: {reason}; free space or fix permissions"
         raise StoreError(msg) from error
 
 
@@ -129,7 +118,7 @@ class _Place:
 
     @property
     def new(self) -> Path:
-        """Where a snapshot grows, or an old one waits for its removal; only the lock's holder looks at it."""
+        """Where one grows, or an old one waits for removal; only the lock's holder looks here."""
         return self.parent / f"{self.commit}.new"
 
     def snapshot(self, manifest: dict[str, Any], cache: CachePaths) -> Snapshot:
@@ -177,32 +166,22 @@ class _Place:
         return manifest
 
 
-@dataclass
-class _Layout:
-    """What was laid out: every file and folder, the submodules, and the pointers nobody could follow."""
-
-    names: list[str] = field(default_factory=list)
-    submodules: list[tuple[str, str | None]] = field(default_factory=list)
-    commits: dict[str, str] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    pointers: list[str] = field(default_factory=list)
-
-
 def _build(source: Source, place: _Place) -> dict[str, Any]:
     """Lay the commit out beside its place, then put it there; the caller holds the lock."""
     place.clear()
     place.manifest.unlink(missing_ok=True)
     place.new.mkdir()
-    layout = _Layout(names=[""])
+    layout = Layout(names=[""])
     try:
-        _lay_out(source, place.commit, place.new, "", layout)
-        _refuse_pointers(layout.pointers)
+        lay_out(source, place.commit, place.new, "", layout)
+        refuse_pointers(layout.pointers)
     except BaseException:
         place.clear()
         raise
     stats = {name: _stat(f"{place.new}/{name}") for name in layout.names}
     _put_in_place(place.new, place.folder)
-    # The rename itself changes the top folder's change time; its modification time tells of added files.
+    # The rename itself changes the top folder's change time; its modification time tells of
+    # files that were added meanwhile.
     top = _stat(f"{place.folder}/")
     if top[:4] == stats[""][:4]:
         stats[""] = top
@@ -221,104 +200,6 @@ def _build(source: Source, place: _Place) -> dict[str, Any]:
 def _stat(path: str) -> list[int]:
     found = os.lstat(path)
     return [found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-
-
-def _lay_out(source: Source, commit: str, folder: Path, prefix: str, layout: _Layout) -> None:
-    """Write the files of one commit, then those of its submodules, below `folder`."""
-    files, links = read_tree(source.git, commit)
-    for name in sorted({parent for entry in (*files, *links) for parent in _parents(entry.path)}):
-        os.mkdir(f"{folder}/{prefix}{name}")  # noqa: PTH102 (Path costs more than the call itself)
-        layout.names.append(prefix + name)
-    _write_blobs(source, files, f"{folder}/{prefix}", layout, prefix)
-    layout.names.extend(prefix + entry.path for entry in files)
-    names = submodule_names(source.git, commit) if links else {}
-    for link in links:
-        path = prefix + link.path
-        (folder / path).mkdir()
-        layout.names.append(path)
-        inner = source.submodule(link.path, names.get(link.path), link.blob)
-        if inner is None:
-            layout.missing.append(path)
-            continue
-        layout.submodules.append(
-            (path, str(inner.git.where) if isinstance(inner, RepositorySource) else None)
-        )
-        layout.commits[path] = link.blob
-        _lay_out(inner, link.blob, folder, path + "/", layout)
-
-
-def _parents(path: str) -> Iterator[str]:
-    """Every folder above a path, nearest first."""
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        yield path
-
-
-def _write_blobs(
-    source: Source, files: list[TreeEntry], target: str, layout: _Layout, prefix: str
-) -> None:
-    """Write every file's blob as it is."""
-    objects = read_objects(source.git, source.store, [entry.blob for entry in files])
-    with closing(objects):
-        for found in objects:
-            entry = files[found.position]
-            path = target + entry.path
-            if entry.mode == "120000":
-                os.symlink(found.data, os.fsencode(path))  # noqa: PTH211
-                continue
-            if found.size < _LFS_LONGEST and found.data.startswith(_LFS_HEADS):
-                found = _follow_pointer(source.git, found, entry, layout, prefix)  # noqa: PLW2901
-            _write_file(path, 0o555 if entry.mode == "100755" else 0o444, found)
-
-
-def _write_file(path: str, mode: int, found: GitObject) -> None:
-    """Write a read-only file; large ones piece by piece."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        _write_all(descriptor, found.data)
-        left = found.size - len(found.data)
-        while left > 0 and found.stream is not None:
-            piece = found.stream.read(min(left, CHUNK))
-            if not piece:
-                msg = f"git ended before the content of {path!r} was complete"
-                raise ConfigError(msg)
-            left -= len(piece)
-            _write_all(descriptor, piece)
-    finally:
-        os.close(descriptor)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _follow_pointer(
-    git: Git, found: GitObject, entry: TreeEntry, layout: _Layout, prefix: str
-) -> GitObject:
-    """Replace a Git LFS pointer by its content; note it when git-lfs or the content is not there."""
-    import hashlib
-
-    with buffer(found.data) as stream:
-        code, content, _ = git.start("lfs", "smudge", "--", entry.path, stdin=stream).finish()
-    expected = b"oid sha256:" + hashlib.sha256(content).hexdigest().encode()
-    if code == 0 and expected in found.data.splitlines():
-        return found._replace(size=len(content), data=content)
-    layout.pointers.append(prefix + entry.path)
-    return found
-
-
-def _refuse_pointers(pointers: list[str]) -> None:
-    if not pointers:
-        return
-    listed = ", ".join(repr(path) for path in pointers[:20])
-    more = f" and {len(pointers) - 20} more" if len(pointers) > 20 else ""
-    msg = (
-        f"{listed}{more}: only a Git LFS pointer is recorded and its content is not at hand; "
-        "install git-lfs and run `git lfs fetch`, or commit the content itself"
-    )
-    raise UnrecordedCodeError(msg)
 
 
 def _put_in_place(new: Path, folder: Path) -> None:
@@ -356,7 +237,63 @@ def _remove(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink()
         return
-    for folder, _, _ in os.walk(path):
-        if not os.access(folder, os.W_OK | os.X_OK | os.R_OK):
-            Path(folder).chmod(stat.S_IRWXU)
+    _open_up(path)
+    for folder, inner, _ in os.walk(path):
+        for name in inner:
+            _open_up(Path(folder) / name)
     shutil.rmtree(path)
+
+
+def _open_up(folder: Path) -> None:
+    """Give back the rights that removing what is in a folder needs; before it is listed."""
+    if not folder.is_symlink() and not os.access(folder, os.W_OK | os.X_OK | os.R_OK):
+        folder.chmod(stat.S_IRWXU)
+
+
+def snapshot_from_pack(pack: Path, commit: str, cache: CachePaths) -> Snapshot:
+    """Lay out a commit from a pack written by `write_pack`; no repository is needed.
+
+    git computes every object's id from its content: a commit that is found is the recorded one.
+
+    Args:
+        pack: the file.
+        commit: full id.
+        cache: where snapshots lie.
+
+    Raises:
+        ResumeError: the pack is missing, damaged, or of another commit.
+        UnrecordedCodeError: a Git LFS pointer cannot be replaced by its content.
+        StoreError: the cache cannot be written.
+    """
+    import tempfile
+
+    if (there := intact_snapshot(commit, cache)) is not None:
+        return there
+    with tempfile.TemporaryDirectory(prefix="engram-pack-") as scratch:
+        git_dir = Path(scratch) / "git"
+        _unpack(pack, commit, git_dir)
+        return ensure_snapshot(PackSource(git_dir), commit, cache)
+
+
+def _unpack(pack: Path, commit: str, git_dir: Path) -> None:
+    """Make a bare git folder that holds the pack; its commits count as having no parents."""
+    for folder in ("objects/pack", "refs"):
+        (git_dir / folder).mkdir(parents=True)
+    (git_dir / "HEAD").write_text("ref: refs/heads/none\n")
+    (git_dir / "shallow").write_text(f"{commit}\n")
+    (git_dir / "config").write_text(_scratch_config(commit))
+    git = Git.of_objects(git_dir)
+    try:
+        with pack.open("rb") as stream:
+            git.start("index-pack", "--stdin", stdin=stream).output()
+        git.run("cat-file", "-e", f"{commit}^{{tree}}")
+    except (OSError, ConfigError) as error:
+        msg = f"the source archive {str(pack)!r} does not give back commit {commit}: {error}"
+        raise ResumeError(msg) from error
+
+
+def _scratch_config(commit: str) -> str:
+    """The configuration of a scratch git folder; long ids are SHA-256."""
+    if len(commit) == 40:
+        return "[core]\nrepositoryformatversion = 0\nbare = true\n"
+    return "[core]\nrepositoryformatversion = 1\nbare = true\n[extensions]\nobjectFormat = sha256\n"

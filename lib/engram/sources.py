@@ -1,4 +1,4 @@
-"""Where the objects of a commit and of its submodules lie, and the hidden ref that keeps a commit."""
+"""Where the objects of a commit lie, its submodules' too, and the hidden ref that keeps a commit."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 class TreeEntry(NamedTuple):
+    """A file, link or submodule of a commit: git's mode, the id, the path below the root."""
+
     mode: str
     blob: str
     path: str
@@ -48,7 +50,7 @@ class Source(Protocol):
     store: Path
 
     def submodule(self, path: str, name: str | None, commit: str) -> Source | None:
-        """The source of a submodule at `path`, called `name` in .gitmodules; None when nothing holds `commit`."""
+        """The source of the submodule `name` at `path`; None when nothing holds `commit`."""
 
     def keep(self, commit: str) -> None:
         """See to it that git's garbage collection spares the commit."""
@@ -61,13 +63,13 @@ class RepositorySource:
     """The objects of a repository, and those of its submodules wherever git keeps them."""
 
     def __init__(self, root: Path | None, git_dir: Path, common_dir: Path) -> None:
-        """Name the working tree (None for a git folder alone), its git folder and the shared one."""
+        """Name the working tree (None for a git folder alone), its git folder, the shared one."""
         self.root, self.git_dir, self.common_dir = root, git_dir, common_dir
         self.git = Git.of_objects(common_dir)
         self.store = common_dir / "objects"
 
     def submodule(self, path: str, name: str | None, commit: str) -> RepositorySource | None:
-        """Look in the working tree, then in the folders where git keeps submodules that are not checked out."""
+        """Look in the working tree, then where git keeps submodules that are not checked out."""
         candidates: list[tuple[Path | None, Path]] = []
         if self.root is not None and (self.root / path / ".git").exists():
             candidates.append((self.root / path, locate(self.root / path)[0]))
@@ -93,7 +95,7 @@ class RepositorySource:
 
 
 class PackSource:
-    """One object folder that holds a commit and those of its submodules; nothing else of a repository."""
+    """One object folder that holds a commit and those of its submodules, and nothing else."""
 
     def __init__(self, git_dir: Path) -> None:
         """Name the scratch git folder."""
@@ -118,7 +120,7 @@ def hidden_ref(commit: str) -> str:
 
 
 def keep(common_dir: Path, commit: str) -> None:
-    """Make sure that a hidden ref points to `commit`; one read of a small file when it does already.
+    """Make sure that a hidden ref points to `commit`; one read of a small file when it does.
 
     Raises:
         ConfigError: git could not write the ref, or the commit does not exist.
@@ -128,7 +130,8 @@ def keep(common_dir: Path, commit: str) -> None:
     git = Git.of_objects(common_dir)
     command = ("update-ref", hidden_ref(commit), commit)
     if not git.succeeds(*command):
-        # Nobody but engram writes this ref, and always to the same value: a lock on it is a killed process's.
+        # Nobody but engram writes this ref, and always to the same value: a lock on it is a killed
+        # process's.
         (common_dir / f"{hidden_ref(commit)}.lock").unlink(missing_ok=True)
         git.run(*command)
 

@@ -84,7 +84,7 @@ def duration(seconds: float | None) -> str:
 
 
 def age(seconds: float) -> str:
-    """Write a time that passed, in whole seconds; what lies ahead, by clocks that differ, is 0 s."""
+    """Write a time that passed, in whole seconds; 0 s when clocks differ and it lies ahead."""
     return f"{max(0, round(seconds))} s" if seconds < 59.5 else duration(seconds)
 
 

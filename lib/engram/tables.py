@@ -15,7 +15,7 @@ __all__ = ["Table"]
 
 
 class Table:
-    """One table of a file; every method takes one key, so that `finish` knows which were never asked for."""
+    """One table of a file; each method takes one key, so that `finish` knows the others."""
 
     def __init__(self, values: dict[str, Any], where: str, path: str = "") -> None:
         """Wrap a table.
@@ -73,8 +73,8 @@ class Table:
     def text(self, name: str, default: str | None) -> str | None:
         """A string; one that must be a path or a name is never empty."""
         value = self.take(name, default)
-        if value is default:
-            return default
+        if value is None:
+            return None
         if not isinstance(value, str):
             self.refuse(name, value, "a string")
         if "\0" in value or (not value.strip() and default != ""):

@@ -1,4 +1,4 @@
-"""TOML in and out: read with errors that name file and line, write every value so that it reads back the same."""
+"""TOML in and out: errors name file and line, and what is written reads back the same."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def loads(data: bytes, *, where: str) -> dict[str, Any]:
         return tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        msg = f"{where}: byte {data[error.start]:#04x} at line {line} is not UTF-8: save the file as UTF-8"
+        msg = (
+            f"{where}: byte {data[error.start]:#04x} at line {line} is not UTF-8: save it as UTF-8"
+        )
     except tomllib.TOMLDecodeError as error:
         hint = (
             " (the file starts with a byte order mark)" if data.startswith(b"\xef\xbb\xbf") else ""
@@ -119,12 +121,13 @@ def _with_comments(
         overriding.apply(document, changes, where=where)
         text = tomlkit.dumps(document)
         return text.encode() if equal(tomllib.loads(text), expected) else None
-    except Exception:  # noqa: BLE001 - tomlkit fails in many ways on rare layouts; the values are what counts
+    except Exception:
+        # tomlkit fails in many ways on rare layouts; comments are not worth a run.
         return None
 
 
 def equal(one: object, other: object) -> bool:
-    """Whether two values read from TOML are the same: type by type, NaN equal to NaN, 0.0 unlike -0.0."""
+    """Whether two TOML values are the same: of one type, NaN equal to NaN, 0.0 unlike -0.0."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):

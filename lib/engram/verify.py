@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from engram.manifest import Entry
+    from engram.manifest import Entry, Found
     from engram.paths import RunPaths
 
 __all__ = ["Difference", "verify", "verify_command"]
@@ -84,7 +84,7 @@ def _files(paths: RunPaths, record: dict[str, Any]) -> Iterator[Difference]:
         (paths.experiment, hashes.get("experiment")),
         (paths.environment, hashes.get("environment")),
         (paths.inputs_manifest, hashes.get("inputs")),
-        (paths.outputs_manifest, hashes.get("outputs")),
+        (paths.outputs_manifest, (record.get("outputs") or {}).get("manifest_sha256")),
         (paths.imports, hashes.get("imports")),
         (paths.files, hashes.get("files")),
         (paths.metrics, hashes.get("metrics")),
@@ -136,12 +136,36 @@ def _input_folder(
     name: str, place: Path, item: dict[str, Any], recorded: list[Entry] | None
 ) -> Iterator[Difference]:
     """An input that is a folder: its files by name when the manifest tells, else as one."""
-    found = manifest.hash_tree(place.resolve())
+    found = _entries_behind(place)
     sha256 = manifest.tree_hash(found)
     if sha256 == item.get("sha256"):
         return
     differences = list(_entries(name, recorded, found)) if recorded is not None else []
     yield from differences or [Difference(name, "altered", item.get("sha256"), sha256)]
+
+
+def _entries_behind(place: Path) -> list[Entry]:
+    """The manifest of an input folder, read through its links as a script reads it."""
+    found = list(_walk(place, "", frozenset()))
+    hashes = manifest.hash_many(found, lenient=True)
+    return manifest.in_order(
+        manifest.Entry(file.name, file.stat.st_size, sha256)
+        for file, sha256 in zip(found, hashes, strict=True)
+    )
+
+
+def _walk(folder: Path, prefix: str, trail: frozenset[tuple[int, int]]) -> Iterator[Found]:
+    """Every file at and below a folder; a loop of links is left where it closes."""
+    status = folder.stat()
+    identity = (status.st_dev, status.st_ino)
+    if identity in trail:
+        return
+    for path in folder.iterdir():
+        name = prefix + manifest.printable(path.name)
+        if path.is_dir():
+            yield from _walk(path, f"{name}/", trail | {identity})
+        elif path.exists():
+            yield manifest.Found(str(path), name, path.stat())
 
 
 def _manifest_of_inputs(paths: RunPaths) -> dict[str, list[Entry]]:

