@@ -6,7 +6,6 @@ output unit that fires most names the digit. Reads no input folder: scikit-learn
 
 from __future__ import annotations
 
-import os
 import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -110,10 +109,8 @@ def main(
 
 
 def read_parameters(params_file: Path) -> Parameters:
-    """Read parameters.toml; `./run --seed` reaches a script as ENGRAM_SEED."""
-    values = tomllib.loads(params_file.read_text(encoding="utf-8"))
-    values["seed"] = int(os.environ.get("ENGRAM_SEED", values["seed"]))
-    return Parameters(**values)
+    """Read parameters.toml; `./run --seed` has set the key `seed` in it."""
+    return Parameters(**tomllib.loads(params_file.read_text(encoding="utf-8")))
 
 
 def load_splits(parameters: Parameters) -> Splits:

@@ -154,11 +154,13 @@ class Auditor:
 
     def _opened(self, args: tuple[Any, ...]) -> None:
         path, _, flags = args
+        if self.pending:
+            self._settle()
         if path.__class__ is not int:
             self.note(path, "w" if flags and flags & WRITES else "r")
 
     def note(self, path: Any, mode: str) -> None:  # noqa: ANN401
-        """Note that a path is read (r), written (w), removed (d) or opened by a database (u)."""
+        """Note a path: read (r), written (w), linked (l), removed (d), or used by sqlite (u)."""
         if path.__class__ is not str:
             path = os.fsdecode(path)
         if (path, mode) in self.seen:
@@ -188,7 +190,7 @@ class Auditor:
         self._unless_relative_to_fd(args[0], "d", args[1])
 
     def _linked(self, args: tuple[Any, ...]) -> None:
-        self._unless_relative_to_fd(args[1], "w", args[-1])
+        self._unless_relative_to_fd(args[1], "l", args[-1])
 
     def _unless_relative_to_fd(self, path: Any, mode: str, fd: int) -> None:  # noqa: ANN401
         """Note a path, except where only the kernel knows the folder it starts from."""
@@ -228,13 +230,17 @@ class Auditor:
         self.write(f'{{"e":"spawn","argv0":{quoted(name)},"pid":{os.getpid()}}}')
 
     def _importing(self, args: tuple[Any, ...]) -> None:
-        """Note the modules announced before this one: only now is it known where they lie."""
+        """Remember the name: where it lies is known once the module exists."""
         name, filename = args[0], args[1]
         if filename:
             self.module(name, filename)
+        self._settle()
+        self.pending.append(name)
+
+    def _settle(self) -> None:
+        """Note the announced modules that exist by now; they do before their code is read."""
         waiting, self.pending = self.pending, []
-        left = [earlier for earlier in waiting if not self._loaded(earlier)]
-        self.pending = [*left[-30:], name]
+        self.pending = [name for name in waiting if not self._loaded(name)][-30:]
 
     def _loaded(self, name: str) -> bool:
         module = sys.modules.get(name)

@@ -107,7 +107,8 @@ def digest(
     bounds = Bounds([str(snapshot), *roots], run, inputs, ignored, environment)
     begun = _first_change(run) if started is None else started
     modules = _modules(lines, bounds)
-    files = _files(lines, bounds, begun - CLOCK_S)
+    imported = {entry["path"] for entry in modules["outside"]}
+    files = [f for f in _files(lines, bounds, begun - CLOCK_S) if f["path"] not in imported]
     processes = _processes(lines)
     findings = [
         *_import_findings(modules),
@@ -208,12 +209,12 @@ def _what_happened(path: str, modes: set[str], begun: float) -> str | None:
     which a script cannot set, decides. What was made and removed again left nothing to mention.
     """
     try:
-        info = Path(path).lstat() if "d" in modes else Path(path).stat()
+        info = Path(path).lstat() if modes & {"d", "l"} else Path(path).stat()
     except OSError:
         return "removed" if modes == {"d"} else None
     if stat.S_ISDIR(info.st_mode):
         return None
-    if modes & {"w", "u", "d"} and info.st_ctime >= begun:
+    if modes & {"w", "l", "u", "d"} and info.st_ctime >= begun:
         return "written"
     return "read" if modes & {"r", "u", "w"} and stat.S_ISREG(info.st_mode) else None
 

@@ -9,14 +9,13 @@ snapshot. Everything slow that needs no spec is imported before the spec arrives
 
 from __future__ import annotations
 
+import _frozen_importlib as bootstrap
+import _frozen_importlib_external as external
 import faulthandler
 import marshal
 import os
 import sys
 from pathlib import Path
-
-import _frozen_importlib as bootstrap
-import _frozen_importlib_external as external
 
 TYPE_CHECKING = False  # the typing module would cost a quarter of the interpreter's start
 if TYPE_CHECKING:
@@ -100,6 +99,7 @@ def _prepare(spec: dict[str, Any], environment: tuple[str, ...]) -> audit.Audito
     found = finder.install(config.snapshot, roots, config.bytecode)
     for name, path in finder.forget_live_modules(found, auditor.environment):
         auditor.module(name, path)
+    auditor.module(os.path.basename(script).rpartition(".")[0], script)
     return auditor
 
 
@@ -174,8 +174,8 @@ def flat_summary(value: Any) -> tuple[dict[str, Any] | None, str | None]:  # noq
     """Reduce what main returned to what a table can show.
 
     Returns:
-        The entries that are numbers, strings, booleans or None under a string key (None when there is
-        no such dict), and what had to be left out, in words.
+        The entries that are numbers, strings, booleans or None under a string key (None when there
+        is no such dict), and what had to be left out, in words.
     """
     if value is None:
         return None, None

@@ -137,7 +137,8 @@ def _tables(a: Table, b: Table, tolerance: Tolerance) -> Iterator[Difference]:
         ours, theirs = next(left, None), next(right, None)
         if ours is None or theirs is None:
             break
-        header = header or ours
+        if row == 0 and not any(_is_numeral(cell) for cell in ours):
+            header = ours
         yield from _cells(ours, theirs, tolerance, header, row)
         row += 1
     if ours is not None or theirs is not None:
@@ -164,11 +165,18 @@ def _cells(
             )
 
 
-def _close_cells(a: str, b: str, tolerance: Tolerance) -> bool:
+def _is_numeral(cell: str) -> bool:
     try:
-        left, right = float(a), float(b)
+        float(cell)
     except ValueError:
         return False
+    return True
+
+
+def _close_cells(a: str, b: str, tolerance: Tolerance) -> bool:
+    if not (_is_numeral(a) and _is_numeral(b)):
+        return False
+    left, right = float(a), float(b)
     return same_number(left, right) or close(left, right, tolerance)
 
 

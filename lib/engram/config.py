@@ -149,7 +149,7 @@ def _script(table: Table, places: _Places) -> str:
     text = table.text("script", None)
     if text is None:
         msg = f"{table.where}: the key 'script' is missing: name the file that defines main(...)"
-        raise ConfigError(msg)
+        raise ConfigError(msg + table.near("script"))
     path = places.of(text)
     for one, root in ((path, places.root), (_real_folder(path), places.root.resolve())):
         if one.is_relative_to(root) and one != root:

@@ -43,11 +43,11 @@ CREATE INDEX runs_open ON runs (open) WHERE open;
 CREATE TABLE facts (
     key TEXT NOT NULL,
     run INTEGER NOT NULL,
+    turn INTEGER NOT NULL,
     text TEXT NOT NULL,
     number NUMERIC,
-    PRIMARY KEY (key, run, text)
+    PRIMARY KEY (key, run, turn)
 ) WITHOUT ROWID;
-CREATE INDEX facts_by_run ON facts (run);
 CREATE TABLE places (place TEXT PRIMARY KEY, changed INTEGER NOT NULL) WITHOUT ROWID;
 """
 # File systems on which a write-ahead log, which needs shared memory, is not safe.
@@ -122,18 +122,25 @@ def put(
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
         columns,
     )
-    rows = [(key, cursor.lastrowid, value, number) for key, number, value in briefs.facts(brief)]
-    database.executemany(
-        "INSERT OR IGNORE INTO facts (key, run, text, number) VALUES (?, ?, ?, ?)", rows
-    )
+    turns: dict[str, int] = {}
+    rows = []
+    for key, number, value in briefs.facts(brief):
+        turn = turns[key] = turns.get(key, -1) + 1
+        rows.append((key, cursor.lastrowid, turn, value, number))
+    database.executemany("INSERT INTO facts VALUES (?, ?, ?, ?, ?)", rows)
 
 
 def drop(database: sqlite3.Connection, place: str, name: str) -> None:
     """Forget one run."""
-    found = database.execute("SELECT id FROM runs WHERE place = ? AND name = ?", (place, name))
-    for (run,) in found.fetchall():
-        database.execute("DELETE FROM facts WHERE run = ?", (run,))
-        database.execute("DELETE FROM runs WHERE id = ?", (run,))
+    where = " FROM runs WHERE place = ? AND name = ?"
+    found = database.execute(f"SELECT id, brief{where}", (place, name)).fetchone()
+    if found is None:
+        return
+    run, text = found
+    # The keys are in the brief; an index of facts by run would cost more than it is ever used.
+    keys = {key for key, _, _ in briefs.facts(json.loads(text))}
+    database.executemany("DELETE FROM facts WHERE key = ? AND run = ?", [(key, run) for key in keys])
+    database.execute("DELETE FROM runs WHERE id = ?", (run,))
 
 
 def is_corrupt(error: sqlite3.Error) -> bool:

@@ -114,6 +114,10 @@ def code_findings(state: GitState, *, live: bool) -> list[Finding]:
         found.append(Finding("live_code", "the working tree ran, not a commit: not repeatable", changed))
     elif state.dirty:
         found.append(Finding("dirty_code", "uncommitted code ran; it is kept in code.patch", changed))
+    modules = [change.path for change in state.spared if change.path.endswith(".py")]
+    if modules and not live:
+        said = "changed in a place that may differ; the commit's version ran, if any did"
+        found.append(Finding("uncommitted_workspace", f"{', '.join(modules[:3])}: {said}", modules))
     if not state.remotes:
         found.append(Finding("no_remote", "the repository has no remote", state.commit))
     elif not state.on_remote:

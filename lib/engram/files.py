@@ -37,8 +37,12 @@ def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:
 
 
 def write_json(path: Path, value: Any, *, sync: bool = False) -> None:  # noqa: ANN401
-    """Write `value` as indented JSON, atomically; NaN and infinities are written as Python reads them."""
-    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(), sync=sync)
+    """Write `value` as indented JSON, atomically.
+
+    NaN and infinities are written as Python reads them, bytes of file names that are no UTF-8 as JSON escapes.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_atomic(path, text.encode("utf-8", "backslashreplace"), sync=sync)
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401

@@ -33,6 +33,12 @@ TABLES = {
 }
 KEYS = (*COLUMNS, "finding", "severity")
 MOMENTS = ("created", "started", "ended")
+RECENT = "at DESC, run_id DESC"
+# Numbers come before texts; what is missing, and nan, come last in both directions.
+SORTED = """SELECT id, CASE WHEN facts.number IS NOT NULL THEN 0
+    WHEN facts.text IS NULL OR facts.text = 'nan' THEN 2 ELSE 1 END AS rank,
+    facts.number AS number, facts.text AS text
+    FROM runs LEFT JOIN facts ON facts.key = ? AND facts.run = runs.id AND facts.turn = 0"""
 Values = list[int | float | str]
 
 
@@ -103,26 +109,17 @@ def sort_key(text: str) -> tuple[str, bool]:
 def select(filters: Iterable[Filter], *, sort: str | None, limit: int | None) -> tuple[str, Values]:
     """The question for rows, with the columns that engram.index.Row names."""
     where, values = _where(filters)
-    if sort is None:
-        text = f"SELECT place, name, run_id, at, open, brief, 0, NULL, NULL FROM runs{where}"
-        order = " ORDER BY at DESC, run_id DESC"
-    else:
+    chosen, order = f"SELECT id, 0 AS rank, NULL AS number, NULL AS text FROM runs{where}", RECENT
+    if sort is not None:
         key, descending = sort_key(sort)
         way = "DESC" if descending else "ASC"
-        # Numbers come before texts; what is missing, and nan, come last in both directions.
-        text = (
-            "SELECT place, name, run_id, at, open, brief, CASE "
-            "WHEN sorted.number IS NOT NULL THEN 0 "
-            "WHEN sorted.text IS NULL OR sorted.text = 'nan' THEN 2 ELSE 1 END AS rank, "
-            "sorted.number, sorted.text FROM runs LEFT JOIN (SELECT run, MIN(number) AS number, "
-            "MIN(text) AS text FROM facts WHERE key = ? GROUP BY run) AS sorted ON sorted.run = id"
-            f"{where}"
-        )
-        values = [key, *values]
-        order = f" ORDER BY rank, sorted.number {way}, sorted.text {way}, at DESC, run_id DESC"
-    if limit is not None:
-        return f"{text}{order} LIMIT ?", [*values, limit]
-    return text + order, values
+        chosen, values = f"{SORTED}{where}", [key, *values]
+        order = f"rank, number {way}, text {way}, {RECENT}"
+    # Only what is shown is fetched whole: the sorter handles small rows.
+    chosen += f" ORDER BY {order} LIMIT ?"
+    columns = "place, name, run_id, at, open, brief, rank, number, text"
+    text = f"SELECT {columns} FROM ({chosen}) AS chosen JOIN runs USING (id) ORDER BY {order}"
+    return text, [*values, -1 if limit is None else limit]
 
 
 def count(filters: Iterable[Filter]) -> tuple[str, Values]:

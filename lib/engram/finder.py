@@ -1,6 +1,6 @@
 """Inside the child: import from the snapshot first, and keep its bytecode elsewhere.
 
-Loaded by path into the experiment's process and its Python children; see audit.py for what that means.
+Loaded by path into the experiment's process and its Python children; audit.py says what that means.
 """
 
 # Pathlib is not loaded in every Python child.
@@ -8,10 +8,9 @@ Loaded by path into the experiment's process and its Python children; see audit.
 
 from __future__ import annotations
 
+import _frozen_importlib_external as external
 import os
 import sys
-
-import _frozen_importlib_external as external
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

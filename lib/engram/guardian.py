@@ -68,6 +68,9 @@ def serve(job: Job) -> NoReturn:
     try:
         _Guardian(job).watch()
         code = 0
+    except BaseException:
+        processes.end_all(lambda: processes.descendants(os.getpid()))
+        raise
     finally:
         os._exit(code)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from engram import errors
 from engram.repository import find_root
+from engram.cli import program
 from engram.request import Request
 from engram.workflow import execute, plan
 
@@ -127,11 +128,6 @@ def say(line: str) -> None:
 def shown(path: Path) -> str:
     """A path as short as it can be said from here."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def program() -> str:
-    """How the user called us, for commands to copy."""
-    return "engram" if Path(sys.argv[0]).name in ("engram", "__main__.py") else "./run"
 
 
 def exit_code(run: Run) -> int:

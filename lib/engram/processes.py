@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -75,8 +76,37 @@ def descendants(root: int) -> list[Process]:
     return [entry for entry in found if not entry.gone]
 
 
+def family(root: int) -> list[Process]:
+    """List every living process below `root`; where possible without reading the whole table."""
+    try:
+        waiting = _children(root)
+    except FileNotFoundError:  # the process is gone, or this kernel does not list children
+        return descendants(root)
+    found: list[Process] = []
+    while waiting:
+        entry = process(waiting.pop(0))
+        if entry is not None and not entry.gone:
+            found.append(entry)
+            with contextlib.suppress(FileNotFoundError):
+                waiting.extend(_children(entry.pid))
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """Read the children of all threads of a process."""
+    threads = f"{PROC}/{pid}/task"
+    found: list[int] = []
+    for thread in os.listdir(threads):  # noqa: PTH208
+        fd = os.open(f"{threads}/{thread}/children", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            found.extend(map(int, os.read(fd, 1 << 16).split()))
+        finally:
+            os.close(fd)
+    return found
+
+
 def marked(token: str, leader: int) -> list[Process]:
-    """List the living processes that carry `token`, or belong to the process group that `leader` leads.
+    """List the living processes that carry `token`, or belong to the group that `leader` leads.
 
     Needed only where the tree is lost, because the guardian above it was killed.
     """

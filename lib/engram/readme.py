@@ -172,8 +172,6 @@ def _loose_ends(record: dict[str, Any]) -> Iterable[str]:
     ]
     if links:
         yield f"Inputs by link, recorded by hash, their content elsewhere: {', '.join(links)}."
-    if record.get("seed") is None:
-        yield "The seed: none was given, so random streams are the script's own."
     if not record.get("outputs"):
         yield "The outputs: the run ended before they were hashed."
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engram.archive import write_pack
 from engram.errors import ConfigError, UnrecordedCodeError
 from engram.git import Git
 from engram.paths import CachePaths
@@ -256,6 +255,9 @@ class Repository:
             ConfigError: git failed.
             StoreError: `destination` cannot be written.
         """
+        # Only the first run of a commit needs it, and what it imports is slow.
+        from engram.archive import write_pack
+
         write_pack(RepositorySource(self.root, self.git_dir, self.common_dir), commit, destination)
 
     def has(self, commit: str) -> bool:

@@ -11,9 +11,7 @@ from pathlib import Path
 
 from engram import processes
 
-FIRST_S = 0.1
 USUAL_S = 0.5
-GPU_FIRST_S = 1.0
 GPU_EVERY_S = 5.0
 
 
@@ -21,26 +19,25 @@ class Sampler:
     """Notes the open files and the processes of a tree, sparsely and each only once."""
 
     def __init__(self, root: int, audit: Path) -> None:
-        """Watch the process `root` and all below it; lines go to the audit file."""
+        """Watch all processes below `root`, the guardian; lines go to the audit file."""
         self.root = root
         self.audit = audit
-        self.interval_s = FIRST_S
+        self.interval_s = USUAL_S / 8
         self.seen: set[tuple[str, str]] = set()
         self.pids: set[int] = set()
 
     def sample(self) -> None:
         """Look once; called by the supervisor's loop."""
         self.interval_s = min(self.interval_s * 2, USUAL_S)
-        own = processes.process(self.root)
         lines = []
-        for entry in [*([own] if own else []), *processes.descendants(self.root)]:
+        for entry in processes.family(self.root):
             lines += self._process(entry)
             lines += self._files(entry.pid)
         if lines:
             self._write(lines)
 
     def _process(self, entry: processes.Process) -> list[str]:
-        if entry.pid in self.pids or entry.pid == self.root:
+        if entry.pid in self.pids:
             return []
         self.pids.add(entry.pid)
         return [json.dumps({"e": "seen", "pid": entry.pid, "name": entry.name})]

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram.checkout import Layout, lay_out, refuse_pointers
 from engram.errors import ConfigError, ResumeError, StoreError
 from engram.files import write_atomic
 from engram.git import Git
@@ -168,6 +167,9 @@ class _Place:
 
 def _build(source: Source, place: _Place) -> dict[str, Any]:
     """Lay the commit out beside its place, then put it there; the caller holds the lock."""
+    # Only a cold start needs it, and what it imports is slow.
+    from engram.checkout import Layout, lay_out, refuse_pointers
+
     place.clear()
     place.manifest.unlink(missing_ok=True)
     place.new.mkdir()

@@ -1,4 +1,4 @@
-"""Where the objects of a commit lie, its submodules' too, and the hidden ref that keeps a commit."""
+"""Where the objects of a commit lie, its submodules' too, and the ref that keeps a commit."""
 
 from __future__ import annotations
 

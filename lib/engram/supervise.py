@@ -56,7 +56,6 @@ class Supervisor:
         Raises:
             OSError: no more processes or descriptors.
         """
-        sys.stdout.flush()
         token = os.urandom(8).hex()
         ends = {name: os.pipe() for name in ("control", "status", "spec", "out", "err")}
         job = guardian.Job(
@@ -104,6 +103,8 @@ class Supervisor:
         Raises:
             OSError: a log cannot be made.
         """
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # a terminal that is gone
+            sys.stdout.flush()
         streams = [Stream(self._out, log_out, 1 if show else None)]
         streams.append(Stream(self._err, log_err, 2 if show else None))
         watch = Watch(self, streams, Path(audit), timeout_s=timeout_s, grace_s=grace_s)
@@ -208,6 +209,11 @@ class Supervisor:
     def watched(self) -> list[int]:
         """Descriptors that wake the loop: signals, and the guardian while it lives."""
         return [self._wake, *([] if self._status is None else [self._status])]
+
+    @property
+    def guardian(self) -> int:
+        """The pid of the guardian, above all processes of the run."""
+        return self._guardian
 
     @property
     def foreground(self) -> bool:

@@ -57,6 +57,10 @@ class Table:
                 msg += f" ({self.label} knows {known})"
                 raise ConfigError(msg)
 
+    def near(self, name: str) -> str:
+        """A hint at a key of the table that may be meant to be `name`; "" where there is none."""
+        return suggestion(name, list(self._values)).replace("did you mean", "is it written as")
+
     def refuse(self, name: str, value: object, expected: str) -> NoReturn:
         """Say that a value does not fit.
 

@@ -76,13 +76,18 @@ def loads(data: bytes, *, where: str) -> dict[str, Any]:
             f"{where}: byte {data[error.start]:#04x} at line {line} is not UTF-8: save it as UTF-8"
         )
     except tomllib.TOMLDecodeError as error:
-        hint = (
-            " (the file starts with a byte order mark)" if data.startswith(b"\xef\xbb\xbf") else ""
-        )
-        msg = f"{where}: not valid TOML: {error}{hint}"
+        msg = f"{where}: not valid TOML: {_located(error, data)}"
     except (ValueError, RecursionError) as error:
         msg = f"{where}: not readable as TOML: {error}"
     raise ConfigError(msg)
+
+
+def _located(error: ValueError, data: bytes) -> str:
+    """What the parser says, with a line also where it only says that the text ended."""
+    last = data.count(b"\n") + 1
+    said = str(error).replace("end of document", f"end of document, line {last}")
+    bom = " (the file starts with a byte order mark)" if data.startswith(b"\xef\xbb\xbf") else ""
+    return said + bom
 
 
 def edit(data: bytes, changes: Sequence[Override], *, where: str) -> bytes:

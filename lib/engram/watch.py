@@ -6,14 +6,18 @@ import select
 import signal
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engram import guardian
 from engram.findings import Finding
 from engram.outcome import Facts, Outcome, judge, last_words
-from engram.sampling import GPU_FIRST_S, GpuSampler, Sampler, has_gpu
 from engram.streams import Stream
 
+if TYPE_CHECKING:
+    from engram.sampling import GpuSampler, Sampler
+
+FIRST_SAMPLE_S = 0.1
+GPU_FIRST_S = 1.0
 DRAIN_S = 2.0
 """How long output is awaited once every process of the run is gone."""
 DOUBLE_PRESS_S = 0.25
@@ -26,6 +30,10 @@ class Line(Protocol):
     @property
     def foreground(self) -> bool:
         """Whether the terminal belongs to the child."""
+
+    @property
+    def guardian(self) -> int:
+        """The pid of the guardian, above all processes of the run."""
 
     @property
     def watched(self) -> list[int]:
@@ -69,7 +77,7 @@ class Watch:
         self.timed_out = False
         self.facts: dict[str, Any] = {}
         self.sampler: Sampler | None = None
-        self.next_sample = self.began + 0.1
+        self.next_sample = self.began + FIRST_SAMPLE_S
         self.gpu: GpuSampler | None = None
         self.next_gpu: float | None = self.began + GPU_FIRST_S
 
@@ -126,26 +134,29 @@ class Watch:
             self._sample(now)
 
     def _sample(self, now: float) -> None:
+        from engram import sampling  # a short run needs none of what this imports
+
         child = self.facts.get("child")
         if child is not None:
-            self.sampler = self.sampler or Sampler(child, self.audit)
+            self.sampler = self.sampler or sampling.Sampler(self.supervisor.guardian, self.audit)
             self.sampler.sample()
-        self.next_sample = now + (self.sampler.interval_s if self.sampler else 0.1)
+        self.next_sample = now + (self.sampler.interval_s if self.sampler else FIRST_SAMPLE_S)
         if child is not None and self.next_gpu is not None and now >= self.next_gpu:
             self.next_gpu = None
-            self.gpu = GpuSampler(child) if has_gpu() else None
+            self.gpu = sampling.GpuSampler(child) if sampling.has_gpu() else None
 
     def _signal(self, signum: int) -> None:
-        now = time.monotonic()
-        again = signum == signal.SIGINT and now - self.last_press > DOUBLE_PRESS_S
-        if signum == signal.SIGINT:
-            self.last_press = now
-        if self.over or (signum == signal.SIGINT and self.supervisor.foreground):
-            return
-        if self.received is None:
+        """Ask the child to end; a second Ctrl-C ends everything at once."""
+        pressed = signum == signal.SIGINT
+        if self.over:
+            self.last_press = time.monotonic() if pressed else self.last_press
+        elif pressed and self.supervisor.foreground:
+            return  # the child got it from the terminal too, and its debugger wants it
+        elif not self.escalation:
             self.received = None if self.timed_out else signum
+            self.last_press = time.monotonic()
             self._ask(signum)
-        elif again:
+        elif pressed and time.monotonic() - self.last_press > DOUBLE_PRESS_S:
             self.supervisor.command(guardian.KILL_ALL)
 
     def _ask(self, signum: int) -> None:

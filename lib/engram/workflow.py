@@ -8,8 +8,10 @@ A run is one `Run` value that each step of STEPS takes further; resume, rerun an
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -45,13 +47,16 @@ STORE_ERRORS = {
 def read_request(run: Run) -> None:
     """Read experiment.toml and the parameters, once; the guardian starts as soon as its hash seed is known."""
     request = run.request
-    run.config = load(
+    config = load(
         request.experiment,
         root=request.root,
         overrides=request.set_config,
         seed=request.seed,
         timeout=request.timeout,
     )
+    # A seed is drawn when none is given: what was random then can be repeated now.
+    drawn = int.from_bytes(os.urandom(4), "big")
+    run.config = config if config.seed is not None else dataclasses.replace(config, seed=drawn)
     run.parameters = load_parameters(run.config.parameters_file, request.set_parameters, seed=request.seed)
     run.findings.extend(request.notes)
     if request.recorded_code is None:
@@ -136,6 +141,7 @@ def recorded_snapshot(run: Run, recorded: RecordedCode) -> Snapshot:
 
 def make_folder(run: Run) -> None:
     """Give the run its folder and its record: from here on it exists, whatever happens."""
+    hide_from_git(run.root.folder)
     run.paths = paths = record.new_run_folder(run.root.folder, run.config.name)
     paths.provenance.mkdir()
     run.lease = Lease.acquire(paths.lease)
@@ -159,6 +165,14 @@ def make_folder(run: Run) -> None:
         parent, position = run.request.metrics_from
         copy_until(parent, paths, position)
     run.record = record.create(paths, facts.first_record(run))
+
+
+def hide_from_git(run_root: Path) -> None:
+    """Make a new run root ignore itself: git would list every file of every run at each start."""
+    if not run_root.exists():
+        with contextlib.suppress(FileExistsError):
+            run_root.mkdir(parents=True)
+        files.write_atomic(run_root / ".gitignore", b"*\n")
 
 
 def keep_code(run: Run) -> None:

@@ -41,11 +41,6 @@ def script():
     torch.use_deterministic_algorithms(deterministic)
 
 
-@pytest.fixture(autouse=True)
-def no_seed_from_outside(monkeypatch):
-    monkeypatch.delenv("ENGRAM_SEED", raising=False)
-
-
 def write_parameters(path: Path, **changed: float) -> Path:
     values = tomllib.loads((FOLDER / "parameters.toml").read_text()) | SMALL | changed
     path.write_text("".join(f"{key} = {value}\n" for key, value in values.items()))
@@ -132,13 +127,6 @@ def test_other_seed_gives_other_weights(script, tmp_path):
     run(script, tmp_path / "zero", epochs=1)
     run(script, tmp_path / "one", epochs=1, seed=1)
     assert weights(tmp_path / "zero") != weights(tmp_path / "one")
-
-
-def test_seed_of_the_command_line_replaces_the_parameter(script, tmp_path, monkeypatch):
-    run(script, tmp_path / "parameter", epochs=1, seed=4)
-    monkeypatch.setenv("ENGRAM_SEED", "4")
-    run(script, tmp_path / "command", epochs=1, seed=1)
-    assert weights(tmp_path / "parameter") == weights(tmp_path / "command")
 
 
 def test_resumed_training_equals_uninterrupted_training_bit_for_bit(script, tmp_path):

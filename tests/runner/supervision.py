@@ -33,11 +33,14 @@ class Bench:
             path.mkdir(parents=True)
         self.run.parameters.write_text("value = 1\n")
         self.outcome_file = folder / "outcome.json"
+        self.runners: list[subprocess.Popen[bytes]] = []
 
     def script(self, body: str, *, top: str = "", name: str = "work.py") -> Path:
         """Write a script whose main has this body."""
         path = self.snapshot / name
-        path.write_text(textwrap.dedent(top) + MAIN + textwrap.indent(textwrap.dedent(body), "    "))
+        path.write_text(
+            textwrap.dedent(top) + MAIN + textwrap.indent(textwrap.dedent(body), "    ")
+        )
         return path
 
     def spec(self, script: Path, **changes: object) -> dict[str, object]:
@@ -60,6 +63,7 @@ class Bench:
     ) -> Outcome:
         """Run a main with this body to its end, in this very process."""
         timeout_s = float(str(changes.pop("timeout_s", DEADLINE_S)))
+        os.environ["BENCH"] = str(self.run.folder)
         supervisor = Supervisor.start(python=python)
         try:
             return supervisor.run(
@@ -72,22 +76,37 @@ class Bench:
                 grace_s=2.0,
             )
         finally:
+            del os.environ["BENCH"]
             supervisor.abandon()
 
-    def runner(
-        self, body: str, *, top: str = "", show: bool = False, grace_s: float = 5.0, **streams: object
-    ) -> subprocess.Popen[bytes]:
-        """Start the same in a process of its own, in a group of its own."""
+    def command(self, body: str, **told: object) -> list[str]:
+        """Name the command that supervises such a main and writes down how it ended."""
         told = {
-            "spec": self.spec(self.script(body, top=top)),
+            "spec": self.spec(self.script(body), pdb=told.get("foreground", False)),
             "run": str(self.run.folder),
             "outcome": str(self.outcome_file),
-            "show": show,
-            "grace_s": grace_s,
+            "show": False,
+            "grace_s": 5.0,
+            **told,
         }
+        return [sys.executable, __file__, json.dumps(told)]
+
+    def runner(
+        self, body: str, *, show: bool = False, grace_s: float = 5.0, **streams: object
+    ) -> subprocess.Popen[bytes]:
+        """Start that command in a group of its own."""
+        command = self.command(body, show=show, grace_s=grace_s)
         streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **streams}
-        command = [sys.executable, __file__, json.dumps(told)]
-        return subprocess.Popen(command, start_new_session=True, **streams)  # type: ignore[call-overload]
+        streams["env"] = {**os.environ, "BENCH": str(self.run.folder)}
+        runner = subprocess.Popen(command, start_new_session=True, **streams)  # type: ignore[call-overload]
+        self.runners.append(runner)
+        return runner
+
+    def close(self) -> None:
+        """End the runners that a failed test left behind."""
+        for runner in self.runners:
+            runner.kill()
+            runner.wait()
 
     def outcome(self) -> dict[str, object]:
         """What that runner reported."""
@@ -103,14 +122,14 @@ class Bench:
         return self.run.log_out.read_text() if self.run.log_out.exists() else ""
 
     def living(self) -> list[str]:
-        """The processes that carry this bench's path in their environment or command line."""
+        """The processes that carry this bench's path in their environment."""
         needle = os.fsencode(self.run.folder.parent)
         found = []
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit() or int(folder.name) == os.getpid():
                 continue
             try:
-                if needle in (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes():
+                if needle in (folder / "environ").read_bytes():
                     found.append(f"{folder.name} {(folder / 'comm').read_text().strip()}")
             except OSError:
                 continue
@@ -128,7 +147,7 @@ def until(condition, seconds=DEADLINE_S):
 def drive(told: dict[str, object]) -> None:
     """Be a runner: supervise one child and write down how that ended."""
     run = RunPaths(Path(str(told["run"])))
-    supervisor = Supervisor.start()
+    supervisor = Supervisor.start(foreground=bool(told.get("foreground")))
     outcome = supervisor.run(
         told["spec"],
         log_out=run.log_out,
@@ -146,6 +165,5 @@ def drive(told: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ["BENCH"] = str(Path(sys.argv[0]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     drive(json.loads(sys.argv[1]))

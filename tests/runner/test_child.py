@@ -6,9 +6,10 @@ import random
 import signal
 
 import pytest
+from supervision import Bench
+
 from engram.child import flat_summary
 from engram.outcome import Facts, judge
-from supervision import Bench
 
 
 @pytest.fixture
@@ -31,7 +32,12 @@ def bench(tmp_path):
         ("import atexit, os; atexit.register(os._exit, 7)", "failed", 7, "after main had returned"),
         ("raise ValueError('no good')", "failed", 1, "ValueError: no good"),
         ("raise KeyboardInterrupt", "interrupted", 130, "KeyboardInterrupt was not caught"),
-        ("import os; os.kill(os.getpid(), 2); import time; time.sleep(9)", "interrupted", 130, "Key"),
+        (
+            "import os; os.kill(os.getpid(), 2); import time; time.sleep(9)",
+            "interrupted",
+            130,
+            "Key",
+        ),
     ],
 )
 def test_exit_truth(bench, body, state, code, cause):
@@ -128,7 +134,9 @@ def test_main_is_called_by_keyword_with_paths(bench):
 def test_modules_of_the_runner_do_not_shadow_the_scripts(bench):
     for name in ("audit", "child", "record", "config", "finder"):
         (bench.snapshot / f"{name}.py").write_text("mine = True\n")
-    body = "import audit, child, record, config, finder\nreturn {'mine': audit.mine and finder.mine}"
+    body = (
+        "import audit, child, record, config, finder\nreturn {'mine': audit.mine and finder.mine}"
+    )
 
     assert bench.supervise(body).summary == {"mine": True}
 
@@ -199,7 +207,8 @@ def test_the_good_entries_of_a_summary_are_kept():
 
 
 def test_a_forked_process_that_falls_through_main_does_not_speak_for_the_run(bench):
-    body = "import os\nif os.fork() == 0:\n    raise ValueError('in the fork')\nos.wait()\nreturn {'a': 1}"
+    body = "import os\nif os.fork() == 0:\n    raise ValueError('in the fork')\n"
+    body += "os.wait()\nreturn {'a': 1}"
     outcome = bench.supervise(body)
 
     assert (outcome.state, outcome.summary) == ("completed", {"a": 1})

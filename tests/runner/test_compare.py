@@ -306,6 +306,11 @@ def test_tables_are_compared_cell_by_cell(pair):
     assert pair("a.csv", text, "a\nnan\n", "a\nNaN\n").verdict == "equal"
 
 
+def test_columns_of_a_table_without_header_have_no_name(pair):
+    first = pair("a.csv", text, "1,2\n3,4\n", "1,2\n3,5\n").first
+    assert (first.key, first.index, first.a, first.b) == ("", (1, 1), "'4'", "'5'")
+
+
 def test_tables_of_other_length_or_width_are_different(pair):
     a = "a,b\n1,2\n"
     longer = pair("a.csv", text, a, a + "3,4\n")

@@ -239,3 +239,33 @@ def test_bare_python_without_packages_runs_it_too(project: Project) -> None:
     done = subprocess.run(command, cwd=project.root, capture_output=True, text=True, env={"PATH": os.environ["PATH"]}, check=False)
     assert done.returncode == 0, done.stderr
     assert tomllib.loads(project.latest().parameters.read_text()) == {"value": 1}
+
+
+def test_a_new_run_root_hides_itself_from_git(project: Project) -> None:
+    project.write(".gitignore", "__pycache__\n")
+    project.commit()
+    assert project.run("experiment.toml").returncode == 0
+    assert project.git("status", "--porcelain") == ""
+
+
+def test_uncommitted_module_in_workspace_is_noted(project: Project) -> None:
+    project.write("workspace/tool.py", "VALUE = 1\n")
+    project.run("experiment.toml")
+    assert "uncommitted_workspace" in [item["code"] for item in project.record()["findings"]]
+
+
+def test_seed_is_drawn_and_recorded_when_none_is_given(project: Project) -> None:
+    project.write(
+        "work.py",
+        "import random\n"
+        "def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None):\n"
+        "    return {'drawn': random.random()}\n",
+    )
+    project.commit()
+    for _ in range(2):
+        assert project.run("experiment.toml").returncode == 0
+    first, second = (record.load(paths) for paths in project.runs())
+    assert first["seed"] != second["seed"]
+    assert first["summary"] != second["summary"]
+    assert project.run("--rerun", first["run_id"]).returncode == 0
+    assert project.record()["summary"] == first["summary"]

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from engram.errors import ScriptError
 from engram.script import check_script
 

@@ -9,10 +9,11 @@ import subprocess
 import time
 
 import pytest
-from engram.supervise import Supervisor
 from supervision import Bench, until
 
-# A child, a grandchild, a daemon forked twice that ignores what can be ignored, and one in its own group.
+from engram.supervise import Supervisor
+
+# A child, a grandchild, a daemon forked twice, and one in its own group that ignores signals.
 FAMILY = """
     import os, signal, subprocess, sys, time
     deaf = "import signal, time\\nfor s in (1, 2, 15): signal.signal(s, signal.SIG_IGN)\\n"
@@ -37,6 +38,7 @@ LINGER = "import time\nprint('up', flush=True)\ntime.sleep(600)"
 def bench(tmp_path):
     made = Bench(tmp_path)
     yield made
+    made.close()
     assert until(lambda: not made.living(), 5.0), made.living()
 
 
@@ -87,7 +89,7 @@ def test_second_ctrl_c_ends_a_script_that_does_not_listen(bench):
     os.kill(runner.pid, signal.SIGINT)
     assert until(lambda: "heard" in bench.log())
     began = time.monotonic()
-    assert until(lambda: os.kill(runner.pid, signal.SIGINT) or runner.poll() is not None or None, 10)
+    assert until(lambda: runner.poll() is not None or os.kill(runner.pid, signal.SIGINT), 10)
 
     assert time.monotonic() - began < 8
     assert bench.outcome()["exit"]["signal"] == "SIGKILL"
@@ -287,6 +289,43 @@ def test_the_width_of_the_terminal_is_told_only_when_there_is_one(bench):
     os.close(terminal)
 
     assert bench.log() == "93\n"
+
+
+def talk(command, answers):
+    """Run a command on a terminal of its own; answer each prompt in turn; return all it showed."""
+    pty = pytest.importorskip("pty")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(command[0], command)
+    shown, waiting = b"", list(answers)
+    while True:
+        try:
+            data = os.read(terminal, 4096)
+        except OSError:
+            break
+        shown += data
+        if not data:
+            break
+        if waiting and shown.endswith(b"(Pdb) "):
+            os.write(terminal, waiting.pop(0) + b"\n")
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    return shown
+
+
+def test_a_debugger_has_the_terminal_in_the_foreground(bench):
+    command = bench.command("x = 6\nbreakpoint()\nreturn {'x': x}", foreground=True)
+    shown = talk(command, [b"p x * 7", b"c"])
+
+    assert b"42" in shown
+    assert bench.outcome()["summary"] == {"x": 6}
+
+
+def test_the_debugger_opens_where_an_exception_was_raised(bench):
+    shown = talk(bench.command("y = 5\n1 / 0", foreground=True), [b"p y * 9", b"q"])
+
+    assert b"45" in shown
+    assert bench.outcome()["exit"]["cause"] == "ZeroDivisionError: division by zero"
 
 
 def test_two_runs_at_once_do_not_hold_each_other_up(bench, tmp_path):

@@ -8,10 +8,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from engram import overrides, toml
-from engram.errors import ConfigError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from engram import overrides, toml
+from engram.errors import ConfigError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 ZONES = st.integers(-14 * 60, 14 * 60).map(

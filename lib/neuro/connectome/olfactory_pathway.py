@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,99 +14,177 @@ from neuro.connectome import fly_tables
 if TYPE_CHECKING:
     from pathlib import Path
 
-Inhibition = Literal["lumped", "none"]
+    from numpy.typing import NDArray
+
+INHIBITION = ("lumped", "none")
 
 
 @dataclass(frozen=True)
-class Pathway:
-    """Neurons in the order of their root ids, and who drives whom how strongly.
-
-    Every weight matrix has shape (presynaptic, postsynaptic); the absolute weights onto a neuron sum
-    to 1 in each matrix, since synapse counts of different sources cannot be compared.
+class Cells:
+    """The neurons of the pathway, rows of the neuron table; each kind is ordered by root id.
 
     Attributes:
-        orn, pn, kc, ln: the rows of the neuron table, one a neuron.
-        orn_to_pn, orn_to_ln: share of receptor input, >= 0 (data).
-        pn_to_kc: share of PN input, signed by the PN's transmitter (data, or shuffled).
-        ln_to_pn: share of inhibition, >= 0 (inferred, not data).
+        orn: receptor neurons that carry a receptor of DoOR.
+        pn: projection neurons that they drive and that drive a Kenyon cell of the left side.
+        kc: Kenyon cells of the left side that these drive.
+        ln: local neurons that the receptor neurons drive.
     """
 
     orn: pd.DataFrame
     pn: pd.DataFrame
     kc: pd.DataFrame
     ln: pd.DataFrame
-    orn_to_pn: np.ndarray
-    orn_to_ln: np.ndarray
-    pn_to_kc: np.ndarray
-    ln_to_pn: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pathway:
+    """Who drives whom how strongly.
+
+    Weights have shape (presynaptic, postsynaptic). The absolute weights onto a neuron sum to 1 in
+    each matrix, since synapse counts of different sources cannot be compared.
+
+    Attributes:
+        cells: the neurons, in the order of the axes.
+        orn_to_pn, orn_to_ln: shares of receptor input, >= 0: data.
+        pn_to_kc: shares of PN input, signed by the PN's transmitter: data, unless shuffled.
+        ln_to_pn: shares of inhibition, >= 0: inferred, for there are no data.
+    """
+
+    cells: Cells
+    orn_to_pn: NDArray[np.float64]
+    orn_to_ln: NDArray[np.float64]
+    pn_to_kc: NDArray[np.float64]
+    ln_to_pn: NDArray[np.float64]
 
     @property
-    def fingerprint(self) -> str:
-        """A sha256 over all root ids and weights: equal fingerprint, equal wiring."""
+    def fingerprint(self) -> bytes:
+        """32 bytes of sha256 over all root ids and weights: equal wiring, equal bytes."""
+        cells = (self.cells.orn, self.cells.pn, self.cells.kc, self.cells.ln)
+        weights = (self.orn_to_pn, self.orn_to_ln, self.pn_to_kc, self.ln_to_pn)
         digest = hashlib.sha256()
-        for neurons in (self.orn, self.pn, self.kc, self.ln):
-            digest.update(neurons["root_id"].to_numpy("<i8").tobytes())
-        for weight in (self.orn_to_pn, self.orn_to_ln, self.pn_to_kc, self.ln_to_pn):
-            digest.update(weight.astype("<f4").tobytes())
-        return digest.hexdigest()
+        for array in (*(kind["root_id"].to_numpy() for kind in cells), *weights):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.digest()
 
 
-def load_pathway(
-    folder: Path,
-    *,
-    inhibition: str = "lumped",
-    shuffle_pn_to_kc: np.random.Generator | None = None,
-) -> Pathway:
+def load_pathway(folder: Path, *, shuffle: np.random.Generator | None = None) -> Pathway:
     """Cut the pathway out of the tables.
-
-    The 2,113 receptor neurons that have a receptor in DoOR; the PNs that they drive and that drive a
-    left KC; these KCs; the LNs that the receptor neurons drive.
 
     Args:
         folder: where the tables lie.
-        inhibition: "lumped" or "none"; see `check_inhibition`.
-        shuffle_pn_to_kc: permute the KC of all PN -> KC pairs by this generator, as a control; None
-            keeps the real pairs.
+        shuffle: permute the Kenyon cells over all PN -> KC pairs with this generator, as a control;
+            None keeps the real pairs.
 
     Returns:
-        The pathway; `ln_to_pn` and `orn_to_ln` are zero where there is no inhibition.
+        The pathway.
 
     Raises:
-        ValueError: see `check_inhibition`.
+        FileNotFoundError: a table is missing.
     """
-    check_inhibition(inhibition)
-    # By root id, not by row: the table was appended to, and rows are no identity.
+    neurons, edges = read_by_root_id(folder)
+    cells = select_cells(neurons, edges)
+    pn_to_kc = pairs(edges, cells.pn, cells.kc)
+    if shuffle is not None:
+        pn_to_kc = shuffle_targets(pn_to_kc, shuffle)
+    orn_to_pn = input_shares(pairs(edges, cells.orn, cells.pn), cells.orn, cells.pn)
+    orn_to_ln = input_shares(pairs(edges, cells.orn, cells.ln), cells.orn, cells.ln)
+    # A PN of unknown sign counts as excitatory, as most are.
+    sign = cells.pn["sign"].replace(0, 1).to_numpy()[:, None]
+    return Pathway(
+        cells=cells,
+        orn_to_pn=orn_to_pn,
+        orn_to_ln=orn_to_ln,
+        pn_to_kc=sign * input_shares(pn_to_kc, cells.pn, cells.kc),
+        ln_to_pn=infer_inhibition(orn_to_pn, orn_to_ln, cells.orn["glomerulus"]),
+    )
+
+
+def check_inhibition(kind: str) -> None:
+    """Refuse a kind of inhibition that does not exist.
+
+    Args:
+        kind: "lumped" (LN -> PN inferred from the LN's input, one APL value for all KCs) or "none".
+
+    Raises:
+        ValueError: it is neither; "data" is refused with the reason.
+    """
+    if kind == "data":
+        msg = (
+            "inhibition = 'data' cannot be had for the adult fly: these tables hold no output of "
+            "local neurons (LN -> PN) and no synapse between APL and Kenyon cells. Use 'lumped' "
+            "(modelled) or 'none'"
+        )
+        raise ValueError(msg)
+    if kind not in INHIBITION:
+        msg = f"inhibition = {kind!r} is none of {', '.join(map(repr, INHIBITION))}"
+        raise ValueError(msg)
+
+
+def read_by_root_id(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read neurons, indexed by and ordered by root id, and edges between root ids.
+
+    Rows of the neuron table are no identity: it was appended to.
+    """
     neurons = fly_tables.read_table(folder, fly_tables.NEURONS)
     edges = fly_tables.read_table(folder, fly_tables.CONNECTIONS)
     root_id = neurons.set_index("index")["root_id"]
     edges = edges.assign(pre=edges["pre"].map(root_id), post=edges["post"].map(root_id))
     neurons = neurons.set_index("root_id", drop=False).rename_axis(None).sort_index()
+    return neurons, edges.sort_values(["pre", "post"], ignore_index=True)
+
+
+def select_cells(neurons: pd.DataFrame, edges: pd.DataFrame) -> Cells:
+    """Choose the neurons of the pathway; see `Cells`."""
     broad = neurons["class_broad"]
     orn = neurons[neurons["seed_input"]]
-    left_kc = neurons[(broad == "KC") & (neurons["side"] == "left")]
     alpn, alln = neurons[broad == "ALPN"], neurons[broad == "ALLN"]
-    orn_to_alpn, alpn_to_kc = between(edges, orn, alpn), between(edges, alpn, left_kc)
-    pn = alpn.loc[np.intersect1d(orn_to_alpn["post"], alpn_to_kc["pre"])]
-    pn_to_kc = between(edges, pn, left_kc)
-    orn_to_alln = between(edges, orn, alln)
-    pathway = Pathway(
-        orn=orn,
-        pn=pn,
-        kc=left_kc.loc[np.unique(pn_to_kc["post"])],
-        ln=alln.loc[np.unique(orn_to_alln["post"])],
-        orn_to_pn=np.empty(0),
-        orn_to_ln=np.empty(0),
-        pn_to_kc=np.empty(0),
-        ln_to_pn=np.empty(0),
-    )
-    if shuffle_pn_to_kc is not None:
-        pn_to_kc = shuffle_targets(pn_to_kc, shuffle_pn_to_kc)
-    # A PN of unknown sign is taken as excitatory, as most are.
-    sign = pathway.pn["sign"].replace(0, 1).to_numpy()[:, None]
-    pathway = replace(
-        pathway,
-        orn_to_pn=input_shares(orn_to_alpn, orn, pathway.pn),
-        orn_to_ln=input_shares(orn_to_alln, orn, pathway.ln),
-        pn_to_kc=sign * input_shares(pn_to_kc, pathway.pn, pathway.kc),
-    )
-    return replace(pathway, ln_to_pn=infer_ln_to_pn(pathway))
+    left_kc = neurons[(broad == "KC") & (neurons["side"] == "left")]
+    driven = pairs(edges, orn, alpn)["post"]
+    driving = pairs(edges, alpn, left_kc)["pre"]
+    pn = alpn.loc[np.intersect1d(driven, driving)]
+    kc = left_kc.loc[np.unique(pairs(edges, pn, left_kc)["post"])]
+    ln = alln.loc[np.unique(pairs(edges, orn, alln)["post"])]
+    return Cells(orn=orn, pn=pn, kc=kc, ln=ln)
+
+
+def pairs(edges: pd.DataFrame, pre: pd.DataFrame, post: pd.DataFrame) -> pd.DataFrame:
+    """Return the edges from one population to another: pre, post, syn_count."""
+    chosen = edges["pre"].isin(pre.index) & edges["post"].isin(post.index)
+    return edges.loc[chosen, ["pre", "post", "syn_count"]].reset_index(drop=True)
+
+
+def shuffle_targets(edges: pd.DataFrame, generator: np.random.Generator) -> pd.DataFrame:
+    """Permute the postsynaptic neurons over all pairs; a pair keeps its synapse count.
+
+    Counted with multiplicity, every presynaptic neuron keeps its out-degree and every postsynaptic
+    one its in-degree.
+    """
+    return edges.assign(post=generator.permutation(edges["post"].to_numpy()))
+
+
+def input_shares(
+    edges: pd.DataFrame, pre: pd.DataFrame, post: pd.DataFrame
+) -> NDArray[np.float64]:
+    """Return each neuron's input by source as shares of its synapses, shape (pre, post)."""
+    counts = np.zeros((len(pre), len(post)))
+    rows, columns = pre.index.get_indexer(edges["pre"]), post.index.get_indexer(edges["post"])
+    np.add.at(counts, (rows, columns), edges["syn_count"].to_numpy())
+    return counts / counts.sum(axis=0)
+
+
+def infer_inhibition(
+    orn_to_pn: NDArray[np.float64], orn_to_ln: NDArray[np.float64], glomerulus: pd.Series
+) -> NDArray[np.float64]:
+    """Infer LN -> PN: an LN inhibits a PN as far as they are driven by the same glomeruli.
+
+    Args:
+        orn_to_pn: shares of receptor input, shape (ORN, PN).
+        orn_to_ln: shares of receptor input, shape (ORN, LN).
+        glomerulus: of the ORNs, shape (ORN,).
+
+    Returns:
+        Shares of inhibition, >= 0, shape (LN, PN); those onto a PN sum to 1.
+    """
+    member = pd.get_dummies(glomerulus).to_numpy(dtype=np.float64)
+    overlap = (member.T @ orn_to_ln).T @ (member.T @ orn_to_pn)
+    return overlap / overlap.sum(axis=0)
