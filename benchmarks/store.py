@@ -1,9 +1,9 @@
-"""Time the store: list, filter and sort over many runs, and rebuild the index, each as a whole process.
+"""Time the store: list, filter, sort and rebuild over many runs, each as a whole process.
 
     python benchmarks/store.py [--runs 10000] [--repeats 7]
 
-Peak memory is that of the process, as the kernel counts it. The floors are a bare interpreter and the same question
-asked of the same SQLite file by `import sqlite3` alone.
+Peak memory is that of the process, as the kernel counts it. The floors are a bare interpreter and
+the same question asked of the same SQLite file by `import sqlite3` alone.
 """
 
 from __future__ import annotations
@@ -50,8 +50,10 @@ shuffle = true
 FLOOR = """\
 import sqlite3, sys
 database = sqlite3.connect(sys.argv[1])
-text = '''SELECT run_id, brief FROM runs JOIN facts s ON s.run = id AND s.key = 'summary.accuracy'
-WHERE id IN (SELECT run FROM facts WHERE key = 'param.lr' AND number > 0.05) ORDER BY s.number DESC LIMIT 50'''
+text = '''SELECT run_id, brief FROM (
+SELECT s.run, s.number FROM facts s WHERE s.key = 'summary.accuracy'
+AND s.run IN (SELECT run FROM facts WHERE key = 'param.lr' AND number > 0.05)
+ORDER BY s.number DESC LIMIT 50) JOIN runs ON id = run'''
 print(len(database.execute(text).fetchall()))
 """
 
@@ -84,7 +86,12 @@ def measure(root, count, repeats):
     listing = [sys.executable, DOOR, "list"]
     cases = {
         "bare interpreter": [sys.executable, "-c", "pass"],
-        "raw sqlite3, filter + sort": [sys.executable, "-c", FLOOR, str(root / ".engram/index.sqlite")],
+        "raw sqlite3, filter + sort": [
+            sys.executable,
+            "-c",
+            FLOOR,
+            str(root / ".engram/index.sqlite"),
+        ],
         "list": listing,
         "list state=failed": [*listing, "state=failed"],
         "list 'param.lr>0.05' --sort=-summary.accuracy": [
@@ -96,7 +103,7 @@ def measure(root, count, repeats):
         "list --json (all rows)": [*listing, "--json"],
         "show latest": [sys.executable, DOOR, "show", "latest"],
     }
-    # The folders must have come to rest: what is younger than two seconds is listed again each time.
+    # The folders must have come to rest: what is younger than two seconds is listed again.
     deadline = time.time() + 3
     while time.time() < deadline:
         once(listing, root.parent)
@@ -105,7 +112,10 @@ def measure(root, count, repeats):
         for name, command in cases.items():
             taken[name].append(once(command, root.parent))
     rebuilt = [once(rebuild, root.parent) for _ in range(3)]
-    print(f"{count} runs, Python {sys.version.split()[0]}, {os.cpu_count()} CPUs, medians of {repeats}")
+    print(
+        f"{count} runs, Python {sys.version.split()[0]}, {os.cpu_count()} CPUs, "
+        f"medians of {repeats}"
+    )
     for name, values in [*taken.items(), ("rebuild of the index (3)", rebuilt)]:
         walls, peaks = zip(*values, strict=True)
         print(f"| {name} | {statistics.median(walls) * 1000:.0f} ms | {max(peaks) / 1e6:.0f} MB |")
@@ -180,7 +190,13 @@ def synthetic_record(run_id, name, when, choose):
         "seed": 0,
         "hash_seed": 0,
         "timeout_s": None,
-        "environment": {"python": "3.11.7", "torch": "2.13.0+cpu", "cpu": "x", "gpus": [], "packages": 120},
+        "environment": {
+            "python": "3.11.7",
+            "torch": "2.13.0+cpu",
+            "cpu": "x",
+            "gpus": [],
+            "packages": 120,
+        },
         "host": "node7",
         "user": "somebody",
         "lease": {"host": "node7", "boot_id": "f" * 36, "pid": 4242, "start_time": 123456},
@@ -191,7 +207,12 @@ def synthetic_record(run_id, name, when, choose):
             "run_s": 59.9,
             "total_s": 60.1,
         },
-        "usage": {"wall_s": 59.9, "cpu_user_s": 100.0, "cpu_system_s": 2.0, "max_rss_bytes": 600_000_000},
+        "usage": {
+            "wall_s": 59.9,
+            "cpu_user_s": 100.0,
+            "cpu_system_s": 2.0,
+            "max_rss_bytes": 600_000_000,
+        },
         "parents": {"resumed_from": None, "rerun_of": None},
         "comparison": None,
         "summary": {
@@ -201,7 +222,12 @@ def synthetic_record(run_id, name, when, choose):
             "best_epoch": choose.randint(1, 90),
         },
         "findings": [
-            {"code": "unpushed_commit", "severity": "note", "message": message, "evidence": "c" * 40}
+            {
+                "code": "unpushed_commit",
+                "severity": "note",
+                "message": message,
+                "evidence": "c" * 40,
+            }
         ],
         "wandb": None,
         "outputs": {"files": 7, "size": 123_456, "sha256": "a" * 64},

@@ -1,4 +1,4 @@
-"""The documentation says what the code does: keys, findings, exit codes, states, and examples that run."""
+"""The documentation says what the code does: keys, findings, exit codes, states, examples."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from engram import config, errors, findings, record
 from engram.tables import Table
 
@@ -124,9 +125,22 @@ def test_example_of_experiment_toml_is_accepted(tmp_path):
 
 
 def test_findings_table_equals_the_severities():
-    table = {code.strip("`"): severity for code, severity, *_ in rows(sections("record.md")["Findings"])}
+    documented = rows(sections("record.md")["Findings"])
+    table = {code.strip("`"): severity for code, severity, *_ in documented}
 
     assert table == findings.SEVERITIES
+
+
+def finding_codes_in_code():
+    """The codes of all calls of Finding that name theirs."""
+    for path in (ROOT / "lib/engram").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Finding":
+                yield from (a.value for a in node.args[:1] if isinstance(a, ast.Constant))
+
+
+def test_findings_that_the_code_makes_are_those_of_the_table():
+    assert set(finding_codes_in_code()) == set(findings.SEVERITIES)
 
 
 def test_exit_codes_table_equals_the_exit_codes():
@@ -143,7 +157,11 @@ def test_states_table_equals_the_states():
 
 def test_documented_record_keys_are_those_of_a_record(project):
     assert project.run("experiment.toml").returncode == 0
-    table = {key for keys, _ in rows(sections("record.md")["The record"]) for key in re.findall(r"`(\w+)`", keys)}
+    table = {
+        key
+        for keys, _ in rows(sections("record.md")["The record"])
+        for key in re.findall(r"`(\w+)`", keys)
+    }
 
     assert table == set(project.record())
 
@@ -208,8 +226,7 @@ def example(mark):
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 def test_training_example_resumes_bit_for_bit(tmp_path):
     (parameters,) = blocks("script.md", "toml")
-    four = tomllib.loads(parameters)["epochs"] == 4
-    assert four
+    assert tomllib.loads(parameters)["epochs"] == 4
     (tmp_path / "four.toml").write_text(parameters)
     (tmp_path / "two.toml").write_text(parameters.replace("epochs = 4", "epochs = 2"))
     (tmp_path / "train.py").write_text(example("Checkpoints("))

@@ -24,6 +24,7 @@ from neuro.metrics import activity
 from neuro.metrics.ideal_observer import ideal_observer_decisions
 from neuro.models.fly_olfaction import Drive, FlyOlfaction, FlyResponse, Settings
 from neuro.spiking.odor_trials import OdorLaw, draw_counts
+from neuro.units import MS_PER_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,7 +116,9 @@ def main(
         "classes": len(odors.names),
     }
     save_responses(output_dir / "responses.npz", task, response)
-    draw_figures(output_dir, task, response, history, summary["ideal_observer_accuracy"])
+    ceiling = summary["ideal_observer_accuracy"]
+    trial_s = parameters.odor.trial_ms / MS_PER_S
+    draw_figures(output_dir, task, response, history, ceiling=ceiling, trial_s=trial_s)
     return summary
 
 
@@ -131,8 +134,8 @@ def find_tables(input_dir: Path | None) -> Path:
     """Return the folder of tables among the inputs."""
     if input_dir is None or not (input_dir / "tables").is_dir():
         msg = (
-            f"there is no folder 'tables' in the inputs ({input_dir}): the data are not part of the "
-            "repository. Get them with `./run fetch fly_olfaction`"
+            f"there is no folder 'tables' in the inputs ({input_dir}): the data are not part of "
+            "the repository. Get them with `./run fetch fly_olfaction`"
         )
         raise FileNotFoundError(msg)
     return input_dir / "tables"
@@ -303,3 +306,47 @@ def save_responses(path: Path, task: Task, response: FlyResponse) -> None:
         pn_count=response.pn_count.to(torch.uint8).numpy(),
         kc_count=response.kc_count.to(torch.uint8).numpy(),
     )
+
+
+def draw_figures(
+    output_dir: Path,
+    task: Task,
+    response: FlyResponse,
+    history: list[dict[str, float]],
+    *,
+    ceiling: float,
+    trial_s: float,
+) -> None:
+    """Draw learning.png, activity.png and confusion.png."""
+    # Training needs no drawing, which takes a second to import.
+    from neuro import plots
+    from neuro.plots import odors as figures
+
+    label = task.validation.label
+    n_odors = len(task.odors.names)
+    right = history[-1]["validation/accuracy"]
+    with plots.publication():
+        learning = figures.draw_learning(
+            [row["train/loss"] for row in history],
+            [row["validation/accuracy"] for row in history],
+            [row["validation/accuracy_se"] for row in history],
+            ceiling=ceiling,
+            chance=1 / n_odors,
+        )
+        activities = figures.draw_activity(
+            {"PN": response.pn_count, "KC": response.kc_count},
+            list(task.pathway.cells.kc["cell_type"]),
+            trial_s=trial_s,
+        )
+        confusion = figures.draw_probabilities(
+            response.logits.softmax(dim=1),
+            label,
+            task.odors.chemical_class,
+            title=f"{right:.1%} of {len(label)} trials of {n_odors} odors named right",
+        )
+        for name, figure in (
+            ("learning", learning),
+            ("activity", activities),
+            ("confusion", confusion),
+        ):
+            plots.save_png(figure, output_dir / f"{name}.png")

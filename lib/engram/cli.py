@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from engram import __version__, errors
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
 __all__ = ["main"]
@@ -67,6 +67,8 @@ def program() -> str:
 
 def parser(verb: str, description: str) -> argparse.ArgumentParser:
     """A parser for one verb."""
+    import argparse
+
     return argparse.ArgumentParser(
         prog=f"{program()} {verb}".strip(),
         description=description,
@@ -120,9 +122,11 @@ def run_parser() -> argparse.ArgumentParser:
 
 
 def run_verb(arguments: list[str]) -> int:
-    """Start, continue or repeat a run."""
-    from engram import launch
+    """Start, continue or repeat a run; its interpreter comes up while we import and look."""
+    from engram import spawn
 
+    quick = {"--pdb", "--dry-run", "--help", "-h", "--version"}.isdisjoint(arguments)
+    ahead = spawn.spawn() if quick else None
     top = run_parser()
     options = top.parse_args(arguments)
     if options.pdb and not options.live:
@@ -133,7 +137,9 @@ def run_verb(arguments: list[str]) -> int:
         top.error("--commit goes with --resume")
     if options.recreate_environment and not options.rerun:
         top.error("--recreate-environment goes with --rerun")
-    return launch.launch(options, arguments)
+    from engram import launch
+
+    return launch.launch(options, arguments, ahead)
 
 
 def list_verb(arguments: list[str]) -> int:

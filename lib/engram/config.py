@@ -48,9 +48,9 @@ ON_FINDING = ("record", "fail")
 MAX_SEED = 2**32 - 1  # the largest that numpy takes
 MAX_NAME = 100  # characters
 UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-DURATION = re.compile(r"(\d+(?:\.\d*)?)\s*([a-z]*)\s*", re.ASCII)
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f/\\]")
+# Compiled on first use: most files need none of them, and starting up is measured.
+DURATION = r"([0-9]+(?:\.[0-9]*)?)\s*([a-z]*)\s*"
+VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
 def load(
@@ -134,10 +134,15 @@ def _name(table: Table, source: Path) -> str:
     """The experiment's name, which is also the folder of its runs."""
     default = source.parent.name if source.stem == "experiment" else source.stem
     name = table.text("name", default or "experiment")
-    if UNPRINTABLE.search(name) or name.startswith((".", " ")) or len(name) > MAX_NAME:
+    if not _is_name(name) or name.startswith((".", " ")) or len(name) > MAX_NAME:
         what = f"a folder name of at most {MAX_NAME} characters without slashes or a leading dot"
         table.refuse("name", name, what)
     return name
+
+
+def _is_name(text: str) -> bool:
+    """Whether a file may be called so everywhere and be read in a message."""
+    return text.isprintable() and not {"/", "\\"} & set(text) and text not in ("", ".", "..")
 
 
 def _script(table: Table, places: _Places) -> str:
@@ -202,7 +207,7 @@ def parse_duration(value: object) -> float:
 
 def _text_duration(text: str) -> float:
     total, end = 0.0, 0
-    for match in DURATION.finditer(text):
+    for match in re.finditer(DURATION, text):
         if match.start() != end or match[2] not in UNITS_S:
             return math.nan
         total, end = total + float(match[1]) * UNITS_S[match[2]], match.end()
@@ -227,7 +232,7 @@ def _input(table: Table, places: _Places) -> InputSpec:
     if (spec.path is None) == (spec.run is None):
         msg = f"{table.where}: {table.label} needs either the key 'path' or the key 'run'"
         raise ConfigError(msg)
-    if spec.name is not None and (UNPRINTABLE.search(spec.name) or spec.name in ("", ".", "..")):
+    if spec.name is not None and not _is_name(spec.name):
         table.refuse("name", spec.name, "a file name without slashes")
     if spec.sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", spec.sha256):
         table.refuse("sha256", spec.sha256, "64 hexadecimal digits")
@@ -263,7 +268,7 @@ def _outputs(table: Table) -> OutputsConfig:
 def _environment(table: Table) -> EnvironmentConfig:
     record = table.texts("record")
     for name in record:
-        if not VARIABLE.fullmatch(name):
+        if not re.fullmatch(VARIABLE, name):
             table.refuse("record", name, "the name of an environment variable")
     seed = table.take("hash_seed", 0)
     if seed != "random":

@@ -139,7 +139,9 @@ def drop(database: sqlite3.Connection, place: str, name: str) -> None:
     run, text = found
     # The keys are in the brief; an index of facts by run would cost more than it is ever used.
     keys = {key for key, _, _ in briefs.facts(json.loads(text))}
-    database.executemany("DELETE FROM facts WHERE key = ? AND run = ?", [(key, run) for key in keys])
+    database.executemany(
+        "DELETE FROM facts WHERE key = ? AND run = ?", [(key, run) for key in keys]
+    )
     database.execute("DELETE FROM runs WHERE id = ?", (run,))
 
 

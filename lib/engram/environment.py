@@ -79,13 +79,13 @@ VARIABLES = (
     "CONDA_DEFAULT_ENV",
     "VIRTUAL_ENV",
 )
-SECRET = re.compile(
+# Compiled on first use: only variables that the user lists are looked at.
+SECRET = (
     r"(?:^|_)(?:SECRETS?|PASS|PASSWORD|PASSWD|PASSPHRASE|PWD|TOKENS?|CREDENTIALS?|API_?KEY|KEYS?|AUTH"
-    r"|COOKIES?|PAT|PRIVATE|DSN)(?:_|\d|$)",
-    re.IGNORECASE,
+    r"|COOKIES?|PAT|PRIVATE|DSN)(?:_|\d|$)"
 )
 WITHHELD = "(withheld: the name looks like a secret)"
-CREDENTIALS = re.compile(r"(://)[^/@\s]+@")
+CREDENTIALS = r"(://)[^/@\s]+@"
 SETTLED_S = 2.0  # a folder changed later than this may change again within one clock tick
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -105,7 +105,8 @@ def collect(
         The description, plain values only, and a finding where installed packages are not the
         locked ones.
     """
-    packages = package_facts(cache, root)
+    packages = package_facts(cache)
+    lock = lock_facts(cache, root, packages["packages"])
     system = os.uname()
     facts = {
         "python": ".".join(map(str, sys.version_info[:3])),
@@ -121,27 +122,22 @@ def collect(
         "cpus": os.cpu_count(),
         "cpus_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "torch": packages["torch"],
-        "torch_cuda": packages["torch_cuda"],
         **gpu_facts(cache),
-        "packages": packages["packages"],
-        "installed_from": packages["installed_from"],
-        "lock": packages["lock"],
+        **packages,
+        "lock": lock or None,
         "variables": variables(record_names),
     }
-    return facts, _findings(packages["lock"])
+    return facts, _findings(lock.get("differences", []))
 
 
-def _findings(lock: dict[str, Any] | None) -> list[Finding]:
-    if not lock or not lock["differences"]:
+def _findings(differences: list[dict[str, str]]) -> list[Finding]:
+    if not differences:
         return []
     from engram.findings import Finding
 
-    differences = lock["differences"]
-    first = ", ".join(
-        f"{d['name']} {d['installed']} (locked {d['locked']})" for d in differences[:3]
-    )
-    message = f"{len(differences)} installed packages are not the locked ones: {first}"
+    shown = [f"{d['name']} {d['installed']} (locked {d['locked']})" for d in differences[:3]]
+    more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+    message = f"installed packages are not the locked ones: {', '.join(shown)}{more}"
     return [Finding("environment_differs_from_lock", message, differences)]
 
 
@@ -152,10 +148,10 @@ def variables(record_names: Iterable[str] = ()) -> dict[str, str]:
 
 
 def _shown(name: str, value: str) -> str:
-    if SECRET.search(name):
+    if name not in VARIABLES and re.search(SECRET, name, re.IGNORECASE):
         return WITHHELD
     text = os.fsencode(value).decode("utf-8", "backslashreplace")
-    return CREDENTIALS.sub(r"\1***@", text) if "://" in text else text
+    return re.sub(CREDENTIALS, r"\1***@", text) if "://" in text else text
 
 
 def cpu_model() -> str:
@@ -191,29 +187,46 @@ def _libc() -> str | None:
     return None
 
 
-def package_facts(cache: CachePaths, root: Path) -> dict[str, Any]:
-    """Installed packages, torch's own words about its build, and the comparison with uv.lock."""
-    lock_file = root / "uv.lock"
-    locked = lock_file.read_bytes() if lock_file.is_file() else None
+def package_facts(cache: CachePaths) -> dict[str, Any]:
+    """Installed packages and torch's own words about its build, as `engram.packages` finds them."""
     folders = site_folders()
-    times = [(str(folder), folder.stat().st_mtime_ns) for folder in folders]
-    lock_hash = hashlib.sha256(locked).hexdigest() if locked is not None else None
-    settled = all(time.time() - mtime / 1e9 > SETTLED_S for _, mtime in times)
 
     def compute() -> dict[str, Any]:
         from engram import packages
 
-        return packages.describe(folders, locked, lock_hash)
+        return packages.describe(folders)
 
-    name = f"packages-{_short(sys.prefix, lock_hash)}.json"
-    return _cached(cache.facts / name, [times, lock_hash], compute, keep=settled)
+    return _cached(cache.facts / f"packages-{_short(sys.prefix)}.json", _seen(folders), compute)
+
+
+def lock_facts(cache: CachePaths, root: Path, installed: dict[str, str]) -> dict[str, Any]:
+    """The lock file's `sha256`, and its `differences` from what is installed; empty without one."""
+    lock_file = root / "uv.lock"
+    if not lock_file.is_file():
+        return {}
+
+    def compute() -> dict[str, Any]:
+        from engram import packages
+
+        return packages.compare(installed, lock_file.read_bytes())
+
+    key = _seen([*site_folders(), lock_file])
+    return _cached(cache.facts / f"lock-{_short(sys.prefix)}.json", key, compute)
+
+
+def _seen(paths: Sequence[Path]) -> list[Any] | None:
+    """What changes whenever one of the paths does; None while one is too young to tell."""
+    seen = [(str(path), path.stat()) for path in paths]
+    if any(time.time() - status.st_mtime < SETTLED_S for _, status in seen):
+        return None
+    return [[path, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for path, s in seen]
 
 
 def site_folders() -> list[Path]:
     """The folders on the search path that packages are installed in."""
     names = ("site-packages", "dist-packages")
     found = dict.fromkeys(map(Path, sys.path))
-    return [folder for folder in found if folder.name in names and folder.is_dir()]
+    return [folder for folder in found if folder.name in names and os.access(folder, os.R_OK)]
 
 
 def gpu_facts(cache: CachePaths) -> dict[str, Any]:
@@ -243,9 +256,10 @@ def gpu_facts(cache: CachePaths) -> dict[str, Any]:
 
 def _find_program(name: str) -> str | None:
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
-        path = Path(folder) / name
-        if folder and path.is_file() and os.access(path, os.X_OK):
-            return str(path)
+        path = f"{folder}/{name}"
+        # Not Path.is_file: that one raises where a folder on PATH is closed to us.
+        if folder and os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113
+            return path
     return None
 
 
@@ -254,15 +268,15 @@ def _short(*parts: object) -> str:
 
 
 def _cached(
-    path: Path, key: list[Any], compute: Callable[[], dict[str, Any]], *, keep: bool = True
+    path: Path, key: list[Any] | None, compute: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
     """The facts in a file if they belong to the same key, else computed now and kept there."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(path.read_bytes())
-        if known["key"] == json.loads(json.dumps(key)) and isinstance(known["facts"], dict):
+        if key is not None and known["key"] == key and isinstance(known["facts"], dict):
             return dict(known["facts"])
     facts = compute()
-    if keep and not facts.get("gpu_error"):
+    if key is not None and not facts.get("gpu_error"):
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_json(path, {"key": key, "facts": facts})

@@ -54,7 +54,7 @@ def first_record(run: Run) -> dict[str, Any]:
             "total_s": None,
         },
         "usage": None,
-        "parents": {"resumed_from": None, "rerun_of": None, **request.parents},
+        "parents": {"resumed_from": request.resumed_from, "rerun_of": request.rerun_of},
         "comparison": None,
         "summary": None,
         "findings": [item.as_dict() for item in run.findings],
@@ -77,6 +77,9 @@ def hashes(run: Run) -> dict[str, str | None]:
         "environment": manifest.hash_file(paths.environment),
         "inputs": manifest.hash_file(paths.inputs_manifest),
         "lock_file": manifest.hash_file(paths.lock_file) if paths.lock_file.exists() else None,
+        "metrics": None,
+        "imports": None,
+        "files": None,
     }
 
 
@@ -106,24 +109,33 @@ def code_facts(state: GitState, *, live: bool) -> dict[str, Any]:
     }
 
 
-def code_findings(state: GitState, *, live: bool) -> list[Finding]:
-    """What may make the code hard to find, or to trust, later."""
-    changed = [change.path for change in state.changes]
+def code_findings(code: dict[str, Any], state: GitState | None = None) -> list[Finding]:
+    """What may make the code hard to find, or to trust, later.
+
+    Args:
+        code: the record's `code` table.
+        state: the working tree; None for the code of an earlier run.
+    """
+    changed = [change.path for change in state.changes] if state else []
     found = []
-    if live:
-        found.append(Finding("live_code", "the working tree ran, not a commit: not repeatable", changed))
-    elif state.dirty:
-        found.append(Finding("dirty_code", "uncommitted code ran; it is kept in code.patch", changed))
-    modules = [change.path for change in state.spared if change.path.endswith(".py")]
-    if modules and not live:
+    if code["live"]:
+        said = "the working tree ran, not a commit: not repeatable"
+        found.append(Finding("live_code", said, changed))
+    elif code["dirty"]:
+        said = "uncommitted code ran; it is kept in code.patch"
+        found.append(Finding("dirty_code", said, changed))
+    modules = [change.path for change in state.spared if change.path.endswith(".py")] if state else []
+    if modules and not code["live"]:
         said = "changed in a place that may differ; the commit's version ran, if any did"
         found.append(Finding("uncommitted_workspace", f"{', '.join(modules[:3])}: {said}", modules))
-    if not state.remotes:
-        found.append(Finding("no_remote", "the repository has no remote", state.commit))
-    elif not state.on_remote:
-        found.append(Finding("unpushed_commit", "the commit is on no remote yet", state.commit))
-    if state.branch is None:
-        found.append(Finding("detached_head", "the commit was checked out without a branch", state.commit))
+    if not code["remotes"]:
+        found.append(Finding("no_remote", "the repository has no remote", code["commit"]))
+    elif not code["on_remote"]:
+        said = "the commit is on no remote yet"
+        found.append(Finding("unpushed_commit", said, code["commit"]))
+    if code["branch"] is None:
+        said = "the commit was checked out without a branch"
+        found.append(Finding("detached_head", said, code["commit"]))
     return found
 
 
@@ -149,7 +161,14 @@ def final_facts(run: Run, entries: list[Entry]) -> dict[str, Any]:
             "out_sha256": manifest.hash_file(paths.log_out),
             "err_sha256": manifest.hash_file(paths.log_err),
         },
+        "hashes": {**run.record["hashes"], **late_hashes(paths)},
     }
+
+
+def late_hashes(paths: RunPaths) -> dict[str, str | None]:
+    """sha256 of the files that are complete only when the run has ended."""
+    late = {"metrics": paths.metrics, "imports": paths.imports, "files": paths.files}
+    return {key: manifest.hash_file(path) if path.exists() else None for key, path in late.items()}
 
 
 def wandb_facts(paths: RunPaths) -> tuple[dict[str, Any] | None, list[Finding]]:

@@ -34,9 +34,9 @@ TABLES = {
 KEYS = (*COLUMNS, "finding", "severity")
 MOMENTS = ("created", "started", "ended")
 RECENT = "at DESC, run_id DESC"
-# Numbers come before texts; what is missing, and nan, come last in both directions.
+# Numbers come before texts; then nan, then what is missing, in both directions.
 SORTED = """SELECT id, CASE WHEN facts.number IS NOT NULL THEN 0
-    WHEN facts.text IS NULL OR facts.text = 'nan' THEN 2 ELSE 1 END AS rank,
+    WHEN facts.text IS NULL THEN 3 WHEN facts.text = 'nan' THEN 2 ELSE 1 END AS rank,
     facts.number AS number, facts.text AS text
     FROM runs LEFT JOIN facts ON facts.key = ? AND facts.run = runs.id AND facts.turn = 0"""
 Values = list[int | float | str]

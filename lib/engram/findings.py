@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 ERROR = "error"
@@ -33,23 +32,26 @@ SEVERITIES = {
 }
 
 
-@dataclass(frozen=True)
 class Finding:
     """One fact that limits what the record of a run can vouch for."""
 
-    code: str
-    message: str
-    evidence: Any = None
+    def __init__(self, code: str, message: str, evidence: Any = None) -> None:  # noqa: ANN401
+        """Name a fact.
 
-    def __post_init__(self) -> None:
-        """Refuse a code that the table does not know.
+        Args:
+            code: one of SEVERITIES.
+            message: one sentence for a person.
+            evidence: what proves it: paths, hashes; plain values.
 
         Raises:
-            ValueError: the code has no severity.
+            ValueError: the table does not know the code.
         """
-        if self.code not in SEVERITIES:
-            msg = f"unknown finding {self.code!r}: add it to SEVERITIES in {__file__}"
+        if code not in SEVERITIES:
+            msg = f"unknown finding {code!r}: add it to SEVERITIES in {__file__}"
             raise ValueError(msg)
+        self.code = code
+        self.message = message
+        self.evidence = evidence
 
     @property
     def severity(self) -> str:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass, replace
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from engram.errors import ConfigError, EnvironmentMissingError
 
@@ -62,14 +61,15 @@ def buffer(data: bytes = b"") -> IO[bytes]:
     return stream
 
 
-@dataclass
 class GitCall:
     """One git process that was started; it must be ended by `finish`, `output` or `abandon`."""
 
-    process: subprocess.Popen[bytes]
-    errors: IO[bytes]
-    where: Path
-    result: tuple[int, bytes, str] | None = None
+    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes], where: Path) -> None:
+        """Wrap what `Git.start` started."""
+        self.process = process
+        self.errors = errors
+        self.where = where
+        self.result: tuple[int, bytes, str] | None = None
 
     @property
     def stdout(self) -> IO[bytes]:
@@ -113,8 +113,7 @@ class GitCall:
         self.finish()
 
 
-@dataclass(frozen=True)
-class Git:
+class Git(NamedTuple):
     """Where git runs, and with which extra variables.
 
     Attributes:
@@ -133,7 +132,7 @@ class Git:
 
     def with_variables(self, **variables: str) -> Git:
         """The same git with more variables."""
-        return replace(self, variables=(*self.variables, *variables.items()))
+        return self._replace(variables=(*self.variables, *variables.items()))
 
     def environment(self) -> Mapping[str, str]:
         """The process's variables: the shell's without GIT_*, the fixed ones, then its own."""

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from engram import record as records
+from engram.errors import StoreError
 from engram.locks import append_whole, locked
 from engram.paths import RootPaths, RunPaths
 
@@ -37,7 +38,7 @@ class Row(NamedTuple):
         at: when it started, or was made.
         open: whether it had not ended when it was read; 0 or 1.
         text: the run in brief as JSON, see engram.brief.
-        rank: what it sorts by: 0 a number, 1 a text, 2 nothing.
+        rank: what it sorts by: 0 a number, 1 a text, 2 nan, 3 nothing.
         number: the number it sorts by.
         word: the text it sorts by.
     """
@@ -135,6 +136,33 @@ class Index:
 
         return self._up_to_date(*select(filters, sort=sort, limit=limit))
 
+    def each(
+        self,
+        filters: Iterable[Filter] = (),
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Row]:
+        """Find runs as `rows` does, without holding them all in memory.
+
+        Raises:
+            StoreError: the index turned out to be damaged half-way; it is rebuilt next time.
+        """
+        import sqlite3
+
+        from engram.filters import select
+
+        self._guarded(self._refresh)
+        question = select(filters, sort=sort, limit=limit)
+        found = self._guarded(lambda: self._db.execute(*question))
+        try:
+            for place, name, *rest in found:
+                yield Row(self.root.run(place, name), *rest)
+        except sqlite3.Error as error:
+            self._discard(self._inode())
+            msg = f"{str(self.root.database)!r} is damaged ({error}) and was removed: list again"
+            raise StoreError(msg) from error
+
     def count(self, filters: Iterable[Filter] = ()) -> int:
         """Count the runs for which all filters hold; the index is taken as it is."""
         from engram.filters import count
@@ -182,6 +210,10 @@ class Index:
             self._database.close()
         self._database = None
 
+    def __del__(self) -> None:
+        """Close what was left open; sqlite3 warns when the garbage collector has to."""
+        self.close()
+
     def _up_to_date(self, text: str, values: Iterable[Any]) -> list[Row]:
         """Bring the index up to date and ask."""
         self._guarded(self._refresh)
@@ -205,10 +237,10 @@ class Index:
             from engram import database
 
             if self._private:
-                self._database = database.open_copy(self.root.index)
+                self._database = database.open_copy(self.root.database)
                 return self._database
             self._make_store()
-            self._database = database.open_file(self.root.index)
+            self._database = database.open_file(self.root.database)
             if database.stale(self._database):
                 with locked(self._lock, create=True):
                     if database.stale(self._database):
@@ -218,7 +250,7 @@ class Index:
     @property
     def _lock(self) -> Path:
         """Held by whoever writes the index."""
-        return self.root.index.with_suffix(".lock")
+        return self.root.database.with_suffix(".lock")
 
     def _make_store(self) -> None:
         """Make engram's folder in the root, hidden from git where runs are not ignored."""
@@ -240,7 +272,7 @@ class Index:
                 self.close()
                 if isinstance(error, sqlite3.Error) and database.is_corrupt(error):
                     self._say(
-                        f"{str(self.root.index)!r} is damaged ({error}): rebuilt from the runs"
+                        f"{str(self.root.database)!r} is damaged ({error}): rebuilt from the runs"
                     )
                     self._discard(inode)
                 elif self._private:
@@ -249,14 +281,14 @@ class Index:
                     self._private = True
                     if not database.is_unwritable(error):
                         self._say(
-                            f"{str(self.root.index)!r} cannot be used ({error}): read without it"
+                            f"{str(self.root.database)!r} cannot be used ({error}): read without it"
                         )
         return act()
 
     def _inode(self) -> int | None:
         """Which file the index is; None when there is none."""
         try:
-            return self.root.index.stat().st_ino
+            return self.root.database.stat().st_ino
         except OSError:
             return None
 
@@ -267,7 +299,7 @@ class Index:
             with locked(self._lock, create=True):
                 if inode is None or inode == self._inode():
                     for suffix in ("", "-wal", "-shm"):
-                        index = self.root.index
+                        index = self.root.database
                         index.with_name(index.name + suffix).unlink(missing_ok=True)
         except OSError:
             self._private = True
@@ -311,7 +343,7 @@ class Index:
         with contextlib.suppress(FileNotFoundError), os.scandir(self.root.folder) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
-                    if not entry.name.startswith(".") and entry.is_dir():
+                    if _is_name(entry.name) and entry.is_dir():
                         found[entry.name] = entry.stat().st_mtime_ns
         return found
 
@@ -320,6 +352,8 @@ class Index:
         found = set()
         with contextlib.suppress(OSError), os.scandir(self.root.folder / place) as entries:
             for entry in entries:
+                if not _is_name(entry.name):
+                    continue
                 own = records.RUN_ID.fullmatch(entry.name)
                 if own or RunPaths(self.root.folder / place / entry.name).metadata.is_file():
                     found.add(entry.name)
@@ -399,6 +433,11 @@ def _stamp(paths: RunPaths) -> str:
     except OSError:
         return ""
     return f"{found.st_mtime_ns}:{found.st_size}:{found.st_ino}"
+
+
+def _is_name(name: str) -> bool:
+    """Whether a folder may be, or hold, a run: not hidden, and a name that SQLite can keep."""
+    return not name.startswith(".") and name == name.encode(errors="replace").decode()
 
 
 def _state_in(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -44,7 +45,7 @@ class Bounds(NamedTuple):
         output = os.path.realpath(output_dir)
         holders = set()
         for folder in (Path(output), *Path(output).parents):
-            if folder.exists():
+            with contextlib.suppress(OSError):
                 status = folder.stat()
                 holders.add((status.st_dev, status.st_ino))
         return cls(output, frozenset(holders))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,7 +38,6 @@ class Hashed(NamedTuple):
         return in_order(Entry(file.name, file.stat.st_size, sha256) for file, sha256 in pairs)
 
 
-@dataclass
 class ResolvedInput:
     """One input as it was found.
 
@@ -56,16 +54,29 @@ class ResolvedInput:
         placed: where it lies in the run folder, once it does.
     """
 
-    name: str
-    path: Path
-    source: Path
-    strategy: str
-    run: str | None
-    sha256: str
-    entries: list[Entry]
-    hashed: Hashed
-    differs_from: str | None = None
-    placed: Path | None = None
+    def __init__(
+        self,
+        *,
+        name: str,
+        path: Path,
+        source: Path,
+        strategy: str,
+        run: str | None,
+        sha256: str,
+        entries: list[Entry],
+        hashed: Hashed,
+    ) -> None:
+        """Describe what was found; the attributes are those above."""
+        self.name = name
+        self.path = path
+        self.source = source
+        self.strategy = strategy
+        self.run = run
+        self.sha256 = sha256
+        self.entries = entries
+        self.hashed = hashed
+        self.differs_from: str | None = None
+        self.placed: Path | None = None
 
     @property
     def size(self) -> int:
@@ -137,7 +148,8 @@ def declare(
     where = f"data.inputs.{index}"
     run = None if spec.run is None else resolve_run(spec.run)
     path = run.outputs if run is not None else spec.path or Path()
-    name = spec.name or (path.name if run is None else experiment_of(run, where))
+    experiment = path.name if run is None else experiment_of(run, where)
+    name = spec.name or experiment
     copy = recorded.copies.get(name) if recorded else None
     if copy is not None and copy.exists():
         return Declared(spec, name, copy, run, where, is_recorded_copy=True)

@@ -21,18 +21,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engram.request import Run
+    from engram.spawn import Spawned
 
 __all__ = ["launch", "run_tests"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-def launch(options: argparse.Namespace, argv: Sequence[str]) -> int:
+def launch(
+    options: argparse.Namespace, argv: Sequence[str], ahead: Spawned | None = None
+) -> int:
     """Start, continue or repeat one run and report it.
 
     Args:
         options: as `engram.cli.run_parser` makes them.
         argv: the arguments as given, for the record.
+        ahead: an interpreter that was started before the options were known.
 
     Returns:
         The exit code.
@@ -40,7 +44,7 @@ def launch(options: argparse.Namespace, argv: Sequence[str]) -> int:
     if options.rerun:
         from engram import rerun
 
-        return rerun.rerun(options, argv)
+        return rerun.rerun(options, argv, ahead)
     if options.resume:
         from engram import resume
 
@@ -50,7 +54,7 @@ def launch(options: argparse.Namespace, argv: Sequence[str]) -> int:
     if options.dry_run:
         print(plan(request))
         return errors.COMPLETED
-    run = execute(request, announce=print_start)
+    run = execute(request, announce=print_start, ahead=ahead)
     print_end(run)
     return exit_code(run)
 
@@ -117,7 +121,8 @@ def print_end(run: Run) -> None:
     say(f"    {shown(run.paths.folder)}")
     if record["state"] != "completed" and run.paths.checkpoints.is_dir():
         say(f"continue it: {program()} --resume {run.paths.run_id}")
-    say(f"repeat it: {program()} --rerun {run.paths.run_id}")
+    if not record["code"]["live"]:
+        say(f"repeat it: {program()} --rerun {run.paths.run_id}")
 
 
 def say(line: str) -> None:

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from engram.errors import ResumeError
 from engram.files import write_atomic
 from engram.paths import RunPaths
 
 
-@dataclass(frozen=True)
-class MetricsPlace:
+class MetricsPlace(NamedTuple):
     """The files that logging writes.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +18,7 @@ KILLED = "killed"
 TIMED_OUT = "timed_out"
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What the supervisor knows about a run that is over."""
 
     state: str
@@ -34,7 +33,7 @@ class Outcome:
     """wall_s, cpu_user_s, cpu_system_s, max_rss_bytes, gpu_memory_bytes."""
     strays: list[str]
     """Processes that the child left behind and that had to be ended."""
-    findings: list[Finding] = field(default_factory=list)
+    findings: Sequence[Finding] = ()
     """What supervising itself found; the audit's findings come from audit_digest."""
 
 

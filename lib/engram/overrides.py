@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Override", "apply", "parse", "suggestion"]
 
-PART = re.compile(r"""\s*(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s.="']+))\s*""")
+PART = r"""\s*(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s.="']+))\s*"""
 
 
 class Override(NamedTuple):
@@ -68,7 +68,8 @@ def parse(text: str, *, option: str = "--set") -> Override:
 def _path(text: str, start: int) -> tuple[tuple[str, ...], int]:
     """The dotted path at `start`, and where it ends; an empty path where there is none."""
     parts: list[str] = []
-    while match := PART.match(text, start):
+    part = re.compile(PART)
+    while match := part.match(text, start):
         basic, literal, bare = match.groups()
         parts.append(_unquoted(basic) if basic is not None else literal if bare is None else bare)
         start = match.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["describe", "differences", "installed", "locked_versions"]
+__all__ = ["compare", "describe", "differences", "installed", "locked_versions"]
 
 METADATA = re.compile(
     r"(?P<name>.+?)(?:-(?P<version>\d[^-]*|[^-]+))?(?:-py\d.*)?\.(?:dist|egg)-info"
@@ -25,36 +26,38 @@ TORCH_FACT = re.compile(
 CREDENTIALS = re.compile(r"(://)[^/@\s]+@")
 
 
-def describe(
-    folders: Sequence[Path], locked: bytes | None, lock_hash: str | None
-) -> dict[str, Any]:
-    """All that the record says about packages.
+def describe(folders: Sequence[Path]) -> dict[str, Any]:
+    """All that the record says about installed packages.
 
     Args:
         folders: the folders packages are installed in, in the order of the search path.
-        locked: the content of uv.lock, if there is one.
-        lock_hash: its sha256.
 
     Returns:
         `packages` (name to version), `installed_from` (name to URL, of those not from an index),
-        `torch` and `torch_cuda` (as torch names its build, such as 2.9.0+cu130 and 13.0), and
-        `lock` (sha256, differences).
+        and `torch` and `torch_cuda`, as torch names its build, such as 2.9.0+cu130 and 13.0.
     """
-    found = dict(installed(folders))
-    packages = {name: version for name, (version, _) in sorted(found.items())}
+    found = dict(sorted(installed(folders)))
+    packages = {name: version for name, (version, _) in found.items()}
+    origins = {name: _origin(path) for name, (_, path) in found.items()}
     torch = torch_build(folders)
-    lock = None
-    if locked is not None:
-        text = locked.decode("utf-8", "replace").replace("\r\n", "\n")
-        lock = {"sha256": lock_hash, "differences": differences(packages, locked_versions(text))}
     return {
-        "packages": packages,
-        "installed_from": {
-            k: url for k, (_, path) in sorted(found.items()) if (url := _origin(path))
-        },
         "torch": torch.get("__version__") or packages.get("torch"),
         "torch_cuda": torch.get("cuda"),
-        "lock": lock,
+        "packages": packages,
+        "installed_from": {name: url for name, url in origins.items() if url},
+    }
+
+
+def compare(packages: dict[str, str], lock: bytes) -> dict[str, Any]:
+    """Compare installed packages with the content of a uv.lock.
+
+    Returns:
+        `sha256` of the lock, and the `differences`.
+    """
+    versions = locked_versions(lock.decode("utf-8", "replace").replace("\r\n", "\n"))
+    return {
+        "sha256": hashlib.sha256(lock).hexdigest(),
+        "differences": differences(packages, versions),
     }
 
 
@@ -62,7 +65,7 @@ def installed(folders: Sequence[Path]) -> Iterator[tuple[str, tuple[str, str]]]:
     """Every package as (normalized name, (version, metadata folder)); the first folder counts."""
     seen: set[str] = set()
     for folder in folders:
-        for item in sorted(os.listdir(folder)):  # noqa: PTH208
+        for item in sorted(os.listdir(folder) if folder.is_dir() else ()):  # noqa: PTH208
             match = METADATA.fullmatch(item)
             if match is None:
                 continue

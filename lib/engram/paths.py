@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 METADATA = "metadata.json"
 
 
-@dataclass(frozen=True)
-class RunPaths:
+class RunPaths(NamedTuple):
     """The files of one run; nothing else in engram joins paths below a run folder."""
 
     folder: Path
@@ -140,8 +139,7 @@ class RunPaths:
         return self.folder / "tmp"
 
 
-@dataclass(frozen=True)
-class RootPaths:
+class RootPaths(NamedTuple):
     """The files of one run root (output_dir)."""
 
     folder: Path
@@ -152,7 +150,7 @@ class RootPaths:
         return self.folder / ".engram"
 
     @property
-    def index(self) -> Path:
+    def database(self) -> Path:
         """The SQLite index; it can always be rebuilt from the folders."""
         return self.store / "index.sqlite"
 
@@ -175,8 +173,7 @@ class RootPaths:
         return self.sources / f"{commit}.pack"
 
 
-@dataclass(frozen=True)
-class CachePaths:
+class CachePaths(NamedTuple):
     """engram's folder inside a repository's common git folder."""
 
     folder: Path

@@ -83,7 +83,8 @@ def new_run_folder(root: Path, name: str) -> RunPaths:
         ConfigError: the name cannot be a folder's name.
         StoreError: the root cannot be written.
     """
-    if not name or name.startswith(".") or "/" in name or "\0" in name:
+    decodable = name == name.encode(errors="replace").decode()
+    if not name or name.startswith(".") or "/" in name or "\0" in name or not decodable:
         msg = f"the experiment's name {name!r} cannot be a folder's name: set another `name`"
         raise ConfigError(msg)
     parent = root / name

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engram import errors, manifest
 from engram.repository import Repository, find_root
@@ -23,8 +22,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class RecordedCode:
+class RecordedCode(NamedTuple):
     """The code of an earlier run: no look at the working tree is needed.
 
     Attributes:
@@ -47,8 +45,7 @@ class RecordedCode:
         return self.paths.patch.read_bytes() if self.paths.patch.exists() else None
 
 
-@dataclass(frozen=True)
-class RecordedInputs:
+class RecordedInputs(NamedTuple):
     """The inputs of an earlier run.
 
     Attributes:

@@ -6,9 +6,8 @@ What differs is found in engram.worktree; the commit's files are laid out by eng
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from engram.errors import ConfigError, UnrecordedCodeError
 from engram.git import Git
@@ -31,8 +30,7 @@ _WIP_IDENTITY = {
 }
 
 
-@dataclass(frozen=True)
-class GitState:
+class GitState(NamedTuple):
     """What git says about a working tree at one moment.
 
     Attributes:
@@ -56,8 +54,8 @@ class GitState:
     script_blob: str | None
     submodules: list[dict[str, str]]
     changes: list[Change]
-    spared: list[Change] = field(default_factory=list)
-    companions: list[str] = field(default_factory=list)
+    spared: Sequence[Change] = ()
+    companions: Sequence[str] = ()
 
     @property
     def dirty(self) -> bool:

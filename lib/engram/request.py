@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engram.paths import CachePaths, RootPaths
 
@@ -21,13 +20,13 @@ if TYPE_CHECKING:
     from engram.recorded import RecordedCode, RecordedInputs
     from engram.repository import GitState, Repository
     from engram.snapshot import Snapshot
+    from engram.spawn import Spawned
     from engram.supervise import Outcome, Supervisor
 
 __all__ = ["Request", "Run"]
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What the command line asked for; nothing in it has been checked yet."""
 
     experiment: Path
@@ -43,37 +42,49 @@ class Request:
     run_root: Path | None = None
     recorded_code: RecordedCode | None = None
     recorded_inputs: RecordedInputs | None = None
-    parents: dict[str, Any] = field(default_factory=dict)
+    resumed_from: dict[str, Any] | None = None
+    rerun_of: dict[str, Any] | None = None
     resume_from: Path | None = None
     metrics_from: tuple[RunPaths, int] | None = None
     original: RunPaths | None = None
     notes: Sequence[Finding] = ()
 
 
-@dataclass
 class Run:
-    """One run on its way through STEPS."""
+    """One run on its way through STEPS; what a step has not reached yet is not there."""
 
-    request: Request
-    began: float = field(default_factory=time.monotonic)
-    findings: list[Finding] = field(default_factory=list)
-    config: ExperimentConfig = field(init=False)
-    parameters: Parameters = field(init=False)
-    supervisor: Supervisor = field(init=False)
-    repository: Repository | None = None
-    git_state: GitState | None = None
-    code: dict[str, Any] = field(init=False)
-    script_blob: str | None = None
-    patch: bytes | None = None
-    snapshot: Snapshot | None = None
-    inputs: list[ResolvedInput] = field(default_factory=list)
-    paths: RunPaths = field(init=False)
-    environment: dict[str, Any] = field(init=False)
-    lease: Lease | None = None
-    record: dict[str, Any] = field(init=False)
-    output_entries: list[Entry] = field(default_factory=list)
-    outcome: Outcome = field(init=False)
-    comparison: dict[str, Any] | None = None
+    config: ExperimentConfig
+    parameters: Parameters
+    code: dict[str, Any]
+    paths: RunPaths
+    environment: dict[str, Any]
+    record: dict[str, Any]
+    outcome: Outcome
+
+    def __init__(self, request: Request, spawned: Spawned | None = None) -> None:
+        """Begin with a request, and with an interpreter that was started ahead, if one was."""
+        self.request = request
+        self.spawned = spawned
+        self.supervisor: Supervisor | None = None
+        self.began = time.monotonic()
+        self.findings: list[Finding] = list(request.notes)
+        self.repository: Repository | None = None
+        self.git_state: GitState | None = None
+        self.script_blob: str | None = None
+        self.patch: bytes | None = None
+        self.snapshot: Snapshot | None = None
+        self.inputs: list[ResolvedInput] = []
+        self.lease: Lease | None = None
+        self.output_entries: list[Entry] = []
+        self.comparison: dict[str, Any] | None = None
+
+    @property
+    def supervised(self) -> Supervisor:
+        """The child, once it is started."""
+        if self.supervisor is None:
+            msg = "the child is started by start_child, a step that was not taken"
+            raise RuntimeError(msg)
+        return self.supervisor
 
     @property
     def cache(self) -> CachePaths:

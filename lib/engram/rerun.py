@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,16 +24,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engram.paths import RunPaths
+    from engram.spawn import Spawned
 
 __all__ = ["rerun"]
 
 
-def rerun(options: argparse.Namespace, argv: Sequence[str]) -> int:
+def rerun(
+    options: argparse.Namespace, argv: Sequence[str], ahead: Spawned | None = None
+) -> int:
     """Repeat `options.rerun` and compare every output.
 
     Args:
         options: parsed options with `rerun`.
         argv: the arguments as given, for the record.
+        ahead: an interpreter that was started before the options were known.
 
     Returns:
         The exit code: that of the run, or DIFFERENT when it completed with another result.
@@ -50,7 +53,7 @@ def rerun(options: argparse.Namespace, argv: Sequence[str]) -> int:
     if options.dry_run:
         print(plan(request))
         return errors.COMPLETED
-    run = execute(request, announce=print_start)
+    run = execute(request, announce=print_start, ahead=ahead)
     print_end(run)
     if run.comparison is None:
         return exit_code(run)
@@ -79,18 +82,15 @@ def repeat(
         recorded_inputs=recorded_inputs(
             original, before, allow_changed=options.allow_changed_inputs
         ),
-        parents={"rerun_of": {"run": original.run_id}},
+        rerun_of={"run": original.run_id},
         original=original,
     )
     edge = before["parents"]["resumed_from"]
     if edge is None:
         return request
     checkpoint, _, holder, position = exact_checkpoint(Store.for_root(Path.cwd()).find(edge["run"]), edge)
-    return dataclasses.replace(
-        request,
-        parents={"rerun_of": {"run": original.run_id}, "resumed_from": edge},
-        resume_from=checkpoint,
-        metrics_from=(holder, position),
+    return request._replace(
+        resumed_from=edge, resume_from=checkpoint, metrics_from=(holder, position)
     )
 
 

@@ -59,7 +59,7 @@ def request(options: argparse.Namespace, argv: Sequence[str]) -> Request:
         run_root=run_root(paths, record),
         recorded_code=None if uses_working_tree(options) else recorded_code(paths, record),
         recorded_inputs=recorded_inputs(paths, record, allow_changed=options.allow_changed_inputs),
-        parents={"resumed_from": {"run": holder.run_id, **edge, "overrides": overrides}},
+        resumed_from={"run": holder.run_id, **edge, "overrides": overrides},
         resume_from=checkpoint,
         metrics_from=(holder, position),
         notes=override_notes(overrides),

@@ -19,9 +19,9 @@ from engram.record import RUN_ID, load
 from engram.table import age, columns, duration, epoch, short
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["Store", "list_command", "show_command"]
+__all__ = ["Store", "list_command", "list_lines", "show_command"]
 
 # As many as a screen shows; --limit 0 shows all.
 SHOWN = 50
@@ -98,6 +98,18 @@ class Store:
                 rows.sort(key=lambda row: (row.number or 0, row.word or ""), reverse=descending)
                 rows.sort(key=lambda row: row.rank)
         return rows[:limit]
+
+    def each(
+        self,
+        filters: Sequence[Filter] = (),
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Row]:
+        """Find runs as `list_runs` does; those of one root are not all held in memory."""
+        if len(self.indices) == 1:
+            return self.indices[0].each(filters, sort=sort, limit=limit)
+        return iter(self.list_runs(filters, sort=sort, limit=limit))
 
     def count(self, filters: Sequence[Filter] = ()) -> int:
         """Count runs, after they were listed."""
@@ -207,7 +219,19 @@ def list_command(
     limit: int | None = None,
     as_json: bool = False,
 ) -> str:
-    """The text that `list` prints.
+    """The text that `list` prints, see `list_lines`."""
+    return "\n".join(list_lines(start, filters, sort=sort, limit=limit, as_json=as_json))
+
+
+def list_lines(
+    start: Path,
+    filters: Sequence[str] = (),
+    *,
+    sort: str | None = None,
+    limit: int | None = None,
+    as_json: bool = False,
+) -> Iterator[str]:
+    """The lines that `list` prints; as JSON they are not all held in memory.
 
     Args:
         start: where the person stands.
@@ -216,6 +240,9 @@ def list_command(
         limit: how many at most; 0 for all; by default 50 for people, all as JSON.
         as_json: whether to write a JSON array.
 
+    Returns:
+        Lines without their ends.
+
     Raises:
         ConfigError: a filter, the sort key or the limit is wrong.
     """
@@ -223,19 +250,42 @@ def list_command(
         msg = f"--limit {limit!r} is negative: write 0 for all runs"
         raise ConfigError(msg)
     asked = [parse(text) for text in filters]
+    keys = [*([sort_key(sort)[0]] if sort else []), *(item.key for item in asked)]
     most = (None if as_json else SHOWN) if limit is None else limit or None
     store = Store.for_root(start)
-    rows = store.list_runs(asked, sort=sort, limit=most)
+    rows = store.each(asked, sort=sort, limit=most)
     if as_json:
-        return "[" + ",\n ".join(_as_json(row) for row in rows) + "]"
-    if not rows:
-        return _empty(store, asked)
-    extra = [key for key in (sort_key(sort)[0] if sort else "", *(item.key for item in asked))]
-    text = columns(*_table(rows, extra), width=_terminal_width())
-    total = store.count(asked) if most is not None and len(rows) == most else len(rows)
-    return (
-        text if total <= len(rows) else f"{text}\n{len(rows)} of {total} runs; --limit 0 shows all"
-    )
+        return _json_lines(rows)
+    return _table_lines(store, rows, keys, asked, most)
+
+
+def _json_lines(rows: Iterable[Row]) -> Iterator[str]:
+    """A JSON array, one object a line."""
+    before, empty = "[", True
+    for row in rows:
+        if not empty:
+            yield before + ","
+            before = " "
+        empty = False
+        before += _as_json(row)
+    yield before + "]"
+
+
+def _table_lines(
+    store: Store,
+    rows: Iterable[Row],
+    keys: Sequence[str],
+    asked: Sequence[Filter],
+    most: int | None,
+) -> Iterator[str]:
+    """A table, and what it leaves out."""
+    header, cells = _table(rows, keys)
+    if not cells:
+        yield _empty(store, asked)
+        return
+    yield columns(header, cells, width=_terminal_width())
+    if len(cells) == most and (total := store.count(asked)) > most:
+        yield f"{most} of {total} runs; --limit 0 shows all"
 
 
 def _as_json(row: Row) -> str:
@@ -255,7 +305,7 @@ def _whereabouts(paths: RunPaths) -> str | None:
     return None
 
 
-def _table(rows: Sequence[Row], extra: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def _table(rows: Iterable[Row], extra: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the list; parameters are shown when they were asked for."""
     wanted = [key for key in dict.fromkeys(extra) if key.startswith("param.")]
     lines = []

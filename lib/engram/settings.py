@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engram import toml
@@ -79,8 +78,7 @@ class EnvironmentConfig(NamedTuple):
     threads: int = 1  # of BLAS and OpenMP
 
 
-@dataclass(frozen=True)
-class ExperimentConfig:
+class ExperimentConfig(NamedTuple):
     """experiment.toml with every default filled in and every path made absolute."""
 
     source: Path | None

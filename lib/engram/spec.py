@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +56,7 @@ def import_roots(run: Run) -> list[str]:
 def child_environ(run: Run) -> dict[str, str | None]:
     """The variables the child gets on top of the shell's: threads, caches, its own TMPDIR."""
     threads = str(run.config.environment.threads)
-    scratch = run.cache.scratch(run.code["snapshot_commit"] or "live")
+    scratch = run.cache.scratch(scratch_name(run))
     return {
         **dict.fromkeys(THREAD_VARIABLES, threads),
         "TMPDIR": str(run.paths.tmp),
@@ -69,6 +68,13 @@ def child_environ(run: Run) -> dict[str, str | None]:
 
 
 def ignored_folders(run: Run) -> list[str]:
-    """Folders the audit does not look at: the run itself (its outputs are hashed), and caches."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return [str(run.paths.folder), str(run.cache.folder), str(ENGRAM), str(home)]
+    """Folders whose files need no mention: the run itself, whose outputs are hashed, and caches."""
+    home = Path.home()
+    caches = (run.cache.bytecode, run.cache.matplotlib, run.cache.scratch(scratch_name(run)))
+    wandb = (home / ".cache" / "wandb", home / ".config" / "wandb", home / ".netrc")
+    return [str(folder) for folder in (run.paths.folder, *caches, ENGRAM, *wandb)]
+
+
+def scratch_name(run: Run) -> str:
+    """Whose caches these are: the snapshot's, or those of live runs."""
+    return run.code["snapshot_commit"] or "live"

@@ -14,10 +14,10 @@ from typing import Any
 
 from engram import guardian, processes
 from engram.outcome import Outcome
+from engram.spawn import Spawned, spawn
 from engram.streams import Stream
 from engram.watch import Watch
 
-START = Path(__file__).resolve().parent / "hook" / "start.py"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 __all__ = ["Outcome", "Supervisor"]
@@ -26,16 +26,16 @@ __all__ = ["Outcome", "Supervisor"]
 class Supervisor:
     """One child process and the guardian above it."""
 
-    def __init__(self, pid: int, token: str, pipes: dict[str, int], *, foreground: bool) -> None:
-        """Wrap what `start` made."""
-        self._guardian = pid
-        self._token = token
-        self._foreground = foreground
-        self._control = pipes["control"]
-        self._status: int | None = pipes["status"]
-        self._spec = pipes["spec"]
-        self._out = pipes["out"]
-        self._err = pipes["err"]
+    def __init__(self, spawned: Spawned) -> None:
+        """Take over what `spawn` started."""
+        self._guardian = spawned.guardian
+        self._token = spawned.token
+        self._foreground = spawned.foreground
+        self._control = spawned.pipes["control"]
+        self._status: int | None = spawned.pipes["status"]
+        self._spec = spawned.pipes["spec"]
+        self._out = spawned.pipes["out"]
+        self._err = spawned.pipes["err"]
         self._buffer = bytearray()
         self._facts: dict[str, Any] = {}
         self._wake, self._wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -46,37 +46,12 @@ class Supervisor:
     def start(
         cls, *, hash_seed: int | str = 0, python: str = sys.executable, foreground: bool = False
     ) -> Supervisor:
-        """Fork the guardian and start the child interpreter, which waits for `run` or `abandon`.
-
-        Args:
-            hash_seed: PYTHONHASHSEED of the child, a number or "random".
-            python: the interpreter.
-            foreground: leave the child in the terminal's foreground, with its streams.
+        """Start guardian and child now, see `engram.spawn.spawn`.
 
         Raises:
             OSError: no more processes or descriptors.
         """
-        token = os.urandom(8).hex()
-        ends = {name: os.pipe() for name in ("control", "status", "spec", "out", "err")}
-        job = guardian.Job(
-            argv=_argv(python, ends["spec"][0]),
-            environ=_environ(hash_seed, token),
-            control=ends["control"][0],
-            status=ends["status"][1],
-            spec=ends["spec"][0],
-            out=ends["out"][1],
-            err=ends["err"][1],
-            foreground=foreground,
-        )
-        pid = os.fork()
-        if pid == 0:
-            guardian.serve(job)
-        mine = {"control": 1, "status": 0, "spec": 1, "out": 0, "err": 0}
-        for name, side in mine.items():
-            os.close(ends[name][1 - side])
-        return cls(
-            pid, token, {n: ends[n][side] for n, side in mine.items()}, foreground=foreground
-        )
+        return cls(spawn(hash_seed=hash_seed, python=python, foreground=foreground))
 
     def run(
         self,
@@ -228,17 +203,6 @@ def with_terminal(spec: dict[str, Any]) -> dict[str, Any]:
     except OSError:
         return spec
     return {**spec, "environ": {**spec.get("environ", {}), "ENGRAM_TERMINAL": str(columns)}}
-
-
-def _argv(python: str, spec: int) -> list[str]:
-    options = ["-s"] if sys.flags.no_user_site else []
-    return [python, *options, str(START), str(spec)]
-
-
-def _environ(hash_seed: int | str, token: str) -> dict[str, str]:
-    """Return the environment at exec: the shell's, without what would change the interpreter."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    return {**environ, "PYTHONHASHSEED": str(hash_seed), processes.MARK: token}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401

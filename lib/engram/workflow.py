@@ -8,7 +8,6 @@ A run is one `Run` value that each step of STEPS takes further; resume, rerun an
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import hashlib
 import os
@@ -25,6 +24,7 @@ from engram.lease import Lease
 from engram.manifest import hash_file, hash_tree
 from engram.repository import Repository
 from engram.request import Request, Run
+from engram.spawn import Spawned, spawn
 from engram.spec import child_spec, ignored_folders, import_roots
 from engram.supervise import Supervisor
 
@@ -47,27 +47,25 @@ STORE_ERRORS = {
 def read_request(run: Run) -> None:
     """Read experiment.toml and the parameters, once; the guardian starts as soon as its hash seed is known."""
     request = run.request
-    config = load(
+    run.config = load(
         request.experiment,
         root=request.root,
         overrides=request.set_config,
         seed=request.seed,
         timeout=request.timeout,
     )
-    # A seed is drawn when none is given: what was random then can be repeated now.
-    drawn = int.from_bytes(os.urandom(4), "big")
-    run.config = config if config.seed is not None else dataclasses.replace(config, seed=drawn)
     run.parameters = load_parameters(run.config.parameters_file, request.set_parameters, seed=request.seed)
-    run.findings.extend(request.notes)
     if request.recorded_code is None:
         script.check_script(run.config.root / run.config.script)
 
 
 def start_child(run: Run) -> None:
-    """Start guardian and interpreter now: they come up while the code is looked at."""
-    run.supervisor = Supervisor.start(
-        hash_seed=run.config.environment.hash_seed, foreground=run.request.pdb
-    )
+    """Have an interpreter come up while the code is looked at: the one started ahead, if it fits."""
+    hash_seed, ahead = run.config.environment.hash_seed, run.spawned
+    if ahead is not None and (ahead.hash_seed, ahead.foreground) != (hash_seed, run.request.pdb):
+        Supervisor(ahead).abandon()
+        ahead = None
+    run.supervisor = Supervisor(ahead or spawn(hash_seed=hash_seed, foreground=run.request.pdb))
 
 
 def look_at_code(run: Run) -> None:
@@ -76,6 +74,7 @@ def look_at_code(run: Run) -> None:
     if request.recorded_code is not None:
         run.code = dict(request.recorded_code.code)
         run.script_blob = request.recorded_code.script_blob
+        run.findings += facts.code_findings(run.code)
         with contextlib.suppress(errors.ConfigError):
             run.repository = Repository(config.root)
         return
@@ -85,7 +84,7 @@ def look_at_code(run: Run) -> None:
         run.repository.require_clean(state)
     run.code = facts.code_facts(state, live=request.live)
     run.script_blob = state.script_blob
-    run.findings.extend(facts.code_findings(state, live=request.live))
+    run.findings += facts.code_findings(run.code, state)
     run.git_state = state
 
 
@@ -141,6 +140,9 @@ def recorded_snapshot(run: Run, recorded: RecordedCode) -> Snapshot:
 
 def make_folder(run: Run) -> None:
     """Give the run its folder and its record: from here on it exists, whatever happens."""
+    if run.config.seed is None:
+        # What is random now can be repeated then.
+        run.config = run.config._replace(seed=int.from_bytes(os.urandom(4), "big"))
     hide_from_git(run.root.folder)
     run.paths = paths = record.new_run_folder(run.root.folder, run.config.name)
     paths.provenance.mkdir()
@@ -201,7 +203,7 @@ def keep_code(run: Run) -> None:
 def run_script(run: Run) -> None:
     """Let the child go, pass on its logs and signals, and wait until nothing of it is left."""
     run.record = record.change(run.paths, state="running")
-    run.outcome = run.supervisor.run(
+    run.outcome = run.supervised.run(
         child_spec(run),
         log_out=run.paths.log_out,
         log_err=run.paths.log_err,
@@ -226,7 +228,7 @@ def collect(run: Run) -> None:
         roots=import_roots(run),
         ignored=ignored_folders(run),
         run=paths,
-        inputs=[item.source for item in run.inputs],
+        inputs=[*(item.source for item in run.inputs), *resumed_folder(run.request)],
     )
     files.write_json(paths.imports, imported)
     files.write_json(paths.files, opened)
@@ -235,6 +237,11 @@ def collect(run: Run) -> None:
     if run.outcome.strays:
         said = "processes outlived the script and were ended"
         run.findings.append(Finding("processes_left", said, run.outcome.strays))
+
+
+def resumed_folder(request: Request) -> list[Path]:
+    """The checkpoints of another run that this one may read, and keep for itself."""
+    return [] if request.resume_from is None else [request.resume_from.parent]
 
 
 def compare(run: Run) -> None:
@@ -296,12 +303,15 @@ STEPS: tuple[Callable[[Run], None], ...] = (
 )
 
 
-def execute(request: Request, announce: Callable[[Run], None]) -> Run:
+def execute(
+    request: Request, announce: Callable[[Run], None], *, ahead: Spawned | None = None
+) -> Run:
     """Take a request through STEPS.
 
     Args:
         request: what to run.
         announce: called once, when the run has its folder and its record.
+        ahead: a guardian and interpreter that were started before the request was known.
 
     Returns:
         The run, ended; its record is final.
@@ -310,7 +320,7 @@ def execute(request: Request, announce: Callable[[Run], None]) -> Run:
         RunnerError: it was refused, or the store cannot be written; a record that was born says so.
         KeyboardInterrupt: it was interrupted before the script started or after it ended.
     """
-    run = Run(request)
+    run = Run(request, ahead)
     try:
         with terminate_as_interrupt():
             for step in STEPS:
@@ -323,7 +333,7 @@ def execute(request: Request, announce: Callable[[Run], None]) -> Run:
             raise record.store_error(Path(error.filename or run.root.folder), error) from error
         raise
     finally:
-        if hasattr(run, "supervisor"):
+        if run.supervisor is not None:
             run.supervisor.abandon()
         if run.lease is not None:
             run.lease.release()

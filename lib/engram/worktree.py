@@ -9,7 +9,6 @@ them.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,8 +43,7 @@ class Submodule(NamedTuple):
     commit: str
 
 
-@dataclass(frozen=True)
-class Survey:
+class Survey(NamedTuple):
     """One working tree, compared with its commit.
 
     Attributes:

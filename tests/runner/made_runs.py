@@ -67,7 +67,9 @@ def first_record(paths, name="digits", **changes):
     return {**made, **changes}
 
 
-def make_run(root, name="digits", state="completed", parameters="lr = 0.1\n", created=None, **changes):
+def make_run(
+    root, name="digits", state="completed", parameters="lr = 0.1\n", created=None, **changes
+):
     """A run folder with a record in the given state; `changes` are keys of the record."""
     paths = record.new_run_folder(root, name)
     for folder in (paths.provenance, paths.inputs, paths.outputs):

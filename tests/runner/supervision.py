@@ -1,4 +1,4 @@
-"""A bench for the process below a run: a folder of code, a run folder, and a runner that can be killed."""
+"""A bench for what lies below a run: folders of code and run, and a runner that can be killed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 LIB = Path(__file__).resolve().parents[2] / "lib"
@@ -158,7 +157,7 @@ def drive(told: dict[str, object]) -> None:
     )
     import resource
 
-    facts = {**asdict(outcome), "runner_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    facts = {**outcome._asdict(), "runner_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
     temporary = Path(f"{told['outcome']}.part")
     temporary.write_text(json.dumps(facts))
     temporary.replace(str(told["outcome"]))

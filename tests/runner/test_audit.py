@@ -273,7 +273,7 @@ def test_writing_through_an_input_link_is_an_error(bench, tmp_path):
         "import os; os.symlink('made', {target!r})",
         "import os; os.link('made', {target!r})",
         "import shutil; shutil.copyfile('made', {target!r})",
-        "import sqlite3; c = sqlite3.connect({target!r}); c.execute('create table t(x)'); c.close()",
+        "import sqlite3; c = sqlite3.connect({target!r}); c.execute('create table t(x)')",
         "import pathlib; pathlib.Path({target!r}).write_text('x')",
         "import os; os.close(os.open({target!r}, os.O_CREAT | os.O_WRONLY))",
     ],

@@ -84,12 +84,12 @@ def test_sys_exit_message_is_printed_as_python_does(bench):
 
 
 def test_traceback_is_in_log_err_and_starts_at_the_scripts_own_frames(bench):
-    outcome = bench.supervise("helper()", top="def helper():\n    raise ValueError('no good')\n")
+    outcome = bench.supervise("inner()", top="def inner():\n    raise ValueError('no good')\n")
     text = bench.run.log_err.read_text()
     lines = [line for line in text.splitlines() if line.startswith("  File")]
 
     assert text.startswith("Traceback (most recent call last):\n")
-    assert [line.split(", in ")[1] for line in lines] == ["main", "helper"]
+    assert [line.split(", in ")[1] for line in lines] == ["main", "inner"]
     assert text.endswith("ValueError: no good\n")
     assert outcome.exit["exception"]["traceback"] == text
     assert outcome.exit["exception"]["message"] == "no good"

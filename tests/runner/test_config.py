@@ -151,9 +151,8 @@ def test_the_current_folder_does_not_matter(root: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("script", ["../work.py", "/elsewhere/work.py", "a/../../work.py"])
 def test_a_script_outside_the_repository_is_refused(root: Path, script):
-    with pytest.raises(
-        UnrecordedCodeError, match=r"work\.py' lies outside the repository"
-    ) as caught:
+    said = r"work\.py' lies outside the repository"
+    with pytest.raises(UnrecordedCodeError, match=said) as caught:
         load(write(root, f'script = "{script}"'), root=root)
     assert caught.value.exit_code == 3
 
@@ -209,7 +208,7 @@ def test_a_script_named_through_a_linked_repository_is_inside(root: Path, tmp_pa
         ("script = 'a.py'\n[project]\npaths = ['../x']", "inside the repository"),
         ("script = 'a.py'\n[project]\npaths = ['/x']", "inside the repository"),
         ("script = 'a.py'\n[data]\ninputs = ['x']", "write [[data.inputs]]"),
-        ("script = 'a.py'\n[[data.inputs]]\nname = 'x'", "either the key 'path' or the key 'run'"),
+        ("script = 'a.py'\n[[data.inputs]]\nname = 'x'", "the key 'path' or the key 'run'"),
         ("script = 'a.py'\n[[data.inputs]]\npath = 'x'\nrun = 'y'", "either the key 'path'"),
         ("script = 'a.py'\n[[data.inputs]]\npath = 'x'\nname = 'a/b'", "a file name"),
         ("script = 'a.py'\n[[data.inputs]]\npath = 'x'\nname = '..'", "a file name"),

@@ -225,7 +225,8 @@ if os.geteuid() == 0:
     os.setgid({uid})
     os.setuid({uid})
 try:
-    inputs.check([InputSpec(path=Path(sys.argv[2]))], output_dir=Path(sys.argv[3]), resolve_run=None)
+    spec = InputSpec(path=Path(sys.argv[2]))
+    inputs.check([spec], output_dir=Path(sys.argv[3]), resolve_run=None)
 except InputError as error:
     print(error)
 """
@@ -240,9 +241,8 @@ def test_an_unreadable_input_is_refused(runs: Path, data: Path, tmp_path: Path, 
         if not parent.stat().st_mode & stat.S_IXOTH and parent.owner() == "root":
             parent.chmod(parent.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
     # The library is copied to where an unprivileged user may read it.
-    shutil.copytree(
-        LIB / "engram", tmp_path / "lib" / "engram", ignore=shutil.ignore_patterns("*.pyc")
-    )
+    no_bytecode = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(LIB / "engram", tmp_path / "lib" / "engram", ignore=no_bytecode)
     done = subprocess.run(
         [sys.executable, "-c", UNREADABLE.format(uid=UNPRIVILEGED)]
         + [str(tmp_path / "lib"), str(declared), str(runs)],

@@ -93,9 +93,7 @@ def test_names_that_are_not_text_can_be_written(tmp_path: Path):
 @given(st.dictionaries(st.text("ab/\n\\", min_size=1), st.binary(max_size=8), max_size=6))
 @settings(deadline=None)
 def test_different_manifests_have_different_hashes(files):
-    entries = [
-        Entry(path, len(data), hashlib.sha256(data).hexdigest()) for path, data in files.items()
-    ]
+    entries = [Entry(p, len(data), hashlib.sha256(data).hexdigest()) for p, data in files.items()]
     assert tree_hash(entries) == tree_hash(reversed(entries))
     for changed in range(len(entries)):
         others = [e for i, e in enumerate(entries) if i != changed]
@@ -117,9 +115,12 @@ def make_old(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     read: list[str] = []
     original = manifest.hash_file
-    monkeypatch.setattr(
-        manifest, "hash_file", lambda path: read.append(str(path)) or original(path)
-    )
+
+    def note(path: str) -> str:
+        read.append(str(path))
+        return original(path)
+
+    monkeypatch.setattr(manifest, "hash_file", note)
     return read
 
 

@@ -131,6 +131,7 @@ def test_timeout_ends_the_run_as_timed_out(bench):
 def test_kill_9_of_the_runner_leaves_no_process(bench):
     runner = bench.runner(FAMILY)
     wait_up(bench, runner)
+    assert len(bench.living()) >= 8, "runner, guardian, child, and its family of five"
     runner.kill()
     runner.wait()
 

@@ -7,8 +7,12 @@ import os
 import sys
 from _frozen_importlib_external import PathFinder, SourceFileLoader
 
+TYPE_CHECKING = False  # typing's own costs every Python child an import
+if TYPE_CHECKING:
+    import types
 
-def _load(name, path):  # noqa: ANN001, ANN202 - runs at the start of every Python child: kept bare
+
+def _load(name: str, path: str) -> "types.ModuleType":
     module = type(sys)(name)
     module.__file__ = path
     sys.modules[name] = module
@@ -16,7 +20,7 @@ def _load(name, path):  # noqa: ANN001, ANN202 - runs at the start of every Pyth
     return module
 
 
-def _hook(here):  # noqa: ANN001, ANN202
+def _hook(here: str) -> None:
     package = os.path.dirname(here)
     audit = _load("_engram_audit", package + "/audit.py")
     finder = _load("_engram_finder", package + "/finder.py")
@@ -30,7 +34,7 @@ def _hook(here):  # noqa: ANN001, ANN202
     atexit.register(auditor.finish)
 
 
-def _chain(here):  # noqa: ANN001, ANN202
+def _chain(here: str) -> None:
     """Run the sitecustomize that the environment has of its own."""
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != here]
     spec = PathFinder.find_spec("sitecustomize", sys.path)

@@ -18,8 +18,9 @@ CACHE = "Plasticity-Guided-Connectome-Network-PGCN/data/cache"
 # The prediction is wrong for many receptor neurons, which are cholinergic, as Kenyon cells are.
 KNOWN_TRANSMITTER = {"ALRN": "ACH", "ORN": "ACH", "KC": "ACH", "APL": "GABA"}
 SIGN = {"ACH": 1, "GABA": -1, "GLUT": -1}
-# Two of seven neurons with as many synapses of one prediction as of another. The extract these tables
-# must equal left such ties to an unstable sort; both neurons are cholinergic by KNOWN_TRANSMITTER.
+# Two of seven neurons with as many synapses of one prediction as of another: the extract that these
+# tables must equal left ties to an unstable sort. Nothing else hangs on them: both are receptor
+# neurons, cholinergic by KNOWN_TRANSMITTER.
 _TIES = {720575940607637340: "ACH", 720575940622624234: "ACH"}
 _ORN_TYPE = re.compile(r"ORN_(.+)")
 _PN_TYPE = re.compile(r"([A-Z]{1,2}\d*[a-z]*)_(?:ad|l|v|il|l2|lv|il2|lv2|d|iv|ad2)PN")

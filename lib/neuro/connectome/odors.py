@@ -44,12 +44,11 @@ class Odors:
             Responses, >= 0, shape (C, N).
         """
         column = {unit: self.response[:, i] for i, unit in enumerate(self.units)}
-        nothing = np.zeros(len(self.names))
-        per_neuron = [
-            sum((column.get(ALIASES.get(name, name), nothing) for name in carried.split("|")), nothing)
-            for carried in receptors
-        ]
-        return np.clip(np.stack(per_neuron, axis=1), 0, None)
+        drive = np.zeros((len(self.names), len(receptors)))
+        for neuron, carried in enumerate(receptors):
+            for name in carried.split("|"):
+                drive[:, neuron] += column.get(ALIASES.get(name, name), 0.0)
+        return np.clip(drive, 0, None)
 
 
 def load_odors(folder: Path, *, seed_compat: bool = False) -> Odors:

@@ -162,12 +162,11 @@ def shuffle_targets(edges: pd.DataFrame, generator: np.random.Generator) -> pd.D
     return edges.assign(post=generator.permutation(edges["post"].to_numpy()))
 
 
-def input_shares(
-    edges: pd.DataFrame, pre: pd.DataFrame, post: pd.DataFrame
-) -> NDArray[np.float64]:
+def input_shares(edges: pd.DataFrame, pre: pd.DataFrame, post: pd.DataFrame) -> NDArray[np.float64]:
     """Return each neuron's input by source as shares of its synapses, shape (pre, post)."""
     counts = np.zeros((len(pre), len(post)))
-    rows, columns = pre.index.get_indexer(edges["pre"]), post.index.get_indexer(edges["post"])
+    rows = pre.index.get_indexer(pd.Index(edges["pre"]))
+    columns = post.index.get_indexer(pd.Index(edges["post"]))
     np.add.at(counts, (rows, columns), edges["syn_count"].to_numpy())
     return counts / counts.sum(axis=0)
 

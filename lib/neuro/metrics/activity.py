@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def active_fraction(counts: ArrayLike) -> float:
-    """Return the share of (trial, unit) cells with at least one spike; counts, shape (trial, unit)."""
+    """Return the share of cells of `counts`, shape (trial, unit), with at least one spike."""
     return float((np.asarray(counts) > 0).mean())
 
 
@@ -41,19 +41,18 @@ def pair_correlation(counts: ArrayLike) -> float:
     """Return the mean correlation between the population vectors of two different stimuli.
 
     Args:
-        counts: responses, shape (stimulus, unit).
+        counts: responses, shape (stimulus, unit). Stimuli to which all units respond alike, as by
+            silence, correlate with nothing and do not count.
 
     Returns:
-        The mean over pairs of stimuli, or NaN when a stimulus has the same response of all units.
+        The mean over pairs, or NaN when there is none.
     """
     rates = np.asarray(counts, dtype=np.float64)
     centered = rates - rates.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(centered, axis=1, keepdims=True)
-    if not norm.all():
-        return math.nan
-    unit = centered / norm
-    n = len(rates)
-    return float(((unit @ unit.T).sum() - n) / (n * (n - 1)))
+    unit = centered[norm[:, 0] > 0] / norm[norm[:, 0] > 0]
+    n = len(unit)
+    return float(((unit @ unit.T).sum() - n) / (n * (n - 1))) if n > 1 else math.nan
 
 
 def standard_error(share: float, n: int) -> float:

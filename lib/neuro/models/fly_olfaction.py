@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,10 +17,9 @@ from neuro.spiking import lif
 from neuro.spiking.neurons import decay_per_step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from neuro.connectome.olfactory_pathway import Pathway
 
+Surrogate = Callable[[torch.Tensor], torch.Tensor]
 _IDS = ("orn_id", "pn_id", "kc_id", "ln_id")
 
 
@@ -33,8 +33,8 @@ class Settings:
         tau_mem_ms: membrane time constant of PNs and KCs at first; learned by cell type.
         tau_ln_ms: membrane time constant of local neurons.
         tau_apl_ms: time constant of APL.
-        orn_to_pn, pn_to_kc: gain at first; learned by cell type of the target.
-        orn_to_ln, ln_to_pn, apl_to_kc: gain at first; learned.
+        orn_to_pn_gain, pn_to_kc_gain: gain at first; learned by cell type of the target.
+        orn_to_ln_gain, ln_to_pn_gain, apl_to_kc_gain: gain at first; learned.
         input_scale: what an input of one spike a 10 ms from all sources is worth at gain 1.
         inhibition_scale: the same, for LN -> PN.
         count_scale: factor on KC spike counts before the readout.
@@ -46,11 +46,11 @@ class Settings:
     tau_mem_ms: float
     tau_ln_ms: float
     tau_apl_ms: float
-    orn_to_pn: float
-    pn_to_kc: float
-    orn_to_ln: float
-    ln_to_pn: float
-    apl_to_kc: float
+    orn_to_pn_gain: float
+    pn_to_kc_gain: float
+    orn_to_ln_gain: float
+    ln_to_pn_gain: float
+    apl_to_kc_gain: float
     input_scale: float
     inhibition_scale: float
     count_scale: float
@@ -63,14 +63,14 @@ class Settings:
 
 
 class Drive(NamedTuple):
-    """Receptor input of each PN and each LN as shares of its sources' spikes, shape (T, B, units)."""
+    """Receptor input of PNs and of LNs: spikes weighted by their share, shape (T, B, units)."""
 
     pn: torch.Tensor
     ln: torch.Tensor
 
 
 class FlyResponse(NamedTuple):
-    """Logits, shape (B, C), and spike counts over the trial of the PNs and KCs, shape (B, units)."""
+    """Logits, shape (B, C), and the spikes of each PN and KC in the trial, shape (B, units)."""
 
     logits: torch.Tensor
     pn_count: torch.Tensor
@@ -78,7 +78,7 @@ class FlyResponse(NamedTuple):
 
 
 class FlyOlfaction(nn.Module):
-    """ORN -> PN -> KC -> C odors; section by section, in units of the threshold.
+    """ORN -> PN -> KC -> C odors, in units of the threshold.
 
     All neurons are leaky integrate-and-fire (`neuro.spiking.lif.step`). With x[t] the receptor
     spikes of a step, normalized weights W, learned gains g and r = 10 ms / dt:
@@ -89,10 +89,16 @@ class FlyOlfaction(nn.Module):
         APL: A' = c A + (1 - c) r mean(s_kc)        c = exp(-dt / tau_apl)
         logits = 0.5 n_kc W + b, with the KC spike counts n_kc of the whole trial
 
-    W_orn_pn, W_orn_ln, W_pn_kc are data and fixed; W_ln_pn is inferred and A, one value for all KCs,
-    stands for APL: both are models. Learned are gains, membrane time constants and biases by cell
-    type, the three inhibitory gains, W and b.
+    W_orn_pn, W_orn_ln, W_pn_kc are data and fixed; W_ln_pn is inferred and A, one value for all
+    KCs, stands for APL: both are models. Learned are gains, membrane time constants and biases by
+    cell type, the three inhibitory gains, W and b. 5, 0.5 and r are in `Settings`.
     """
+
+    kc_id: torch.Tensor
+    orn_to_pn: torch.Tensor
+    orn_to_ln: torch.Tensor
+    pn_to_kc: torch.Tensor
+    ln_to_pn: torch.Tensor
 
     def __init__(
         self, pathway: Pathway, *, n_classes: int, settings: Settings, inhibition: bool
@@ -116,9 +122,10 @@ class FlyOlfaction(nn.Module):
         for name in ("orn_to_pn", "orn_to_ln", "pn_to_kc", "ln_to_pn"):
             weight = torch.from_numpy(getattr(pathway, name)).float()
             self.register_buffer(name, weight, persistent=False)
-        self.pn = _TypedPopulation(cells.pn["cell_type"], settings.orn_to_pn, settings.tau_mem_ms)
-        self.kc = _TypedPopulation(cells.kc["cell_type"], settings.pn_to_kc, settings.tau_mem_ms)
-        gains = (settings.orn_to_ln, settings.ln_to_pn, settings.apl_to_kc)
+        tau_ms = settings.tau_mem_ms
+        self.pn = _TypedPopulation(cells.pn["cell_type"], settings.orn_to_pn_gain, tau_ms)
+        self.kc = _TypedPopulation(cells.kc["cell_type"], settings.pn_to_kc_gain, tau_ms)
+        gains = (settings.orn_to_ln_gain, settings.ln_to_pn_gain, settings.apl_to_kc_gain)
         self.log_inhibition = nn.Parameter(torch.tensor(gains).log())
         self.readout = nn.Linear(len(cells.kc), n_classes)
         self.spike = surrogate.fast_sigmoid(slope=settings.surrogate_slope)
@@ -175,9 +182,7 @@ class FlyOlfaction(nn.Module):
             drive = gain * (now @ self.pn_to_kc)
             if self.inhibition:
                 drive = drive - apl_gain * apl
-            fired, state = lif.step(
-                state, drive, decay=decay, bias=self.kc.bias, spike=self.spike
-            )
+            fired, state = lif.step(state, drive, decay=decay, bias=self.kc.bias, spike=self.spike)
             active = settings.per_step * fired.mean(dim=1, keepdim=True)
             apl = apl_decay * apl + (1 - apl_decay) * active
             count = count + fired
@@ -232,7 +237,7 @@ class _TypedPopulation(nn.Module):
 
 
 def _run(
-    drive: torch.Tensor, decay: lif.LIFDecay, bias: torch.Tensor | float, spike: Any  # noqa: ANN401
+    drive: torch.Tensor, decay: lif.LIFDecay, bias: torch.Tensor | float, spike: Surrogate
 ) -> torch.Tensor:
     """Step a population from rest over its drive, shape (T, B, N), and return its spikes."""
     state = lif.rest(drive.shape[1], drive.shape[2], like=drive)

@@ -18,7 +18,7 @@ class LIFState(NamedTuple):
 
 
 class LIFDecay(NamedTuple):
-    """What is left after a step: exp(-dt / tau) of the synapse and of the membrane, broadcast to N."""
+    """What a step leaves, exp(-dt / tau), of current and of potential; broadcast to N."""
 
     synapse: torch.Tensor | float
     membrane: torch.Tensor | float
@@ -55,5 +55,6 @@ def step(
     """
     current = decay.synapse * state.current + (1 - decay.synapse) * drive
     potential = decay.membrane * state.potential + (1 - decay.membrane) * (current + bias)
-    fired = spike(potential - 1)
+    # snntorch's surrogates answer in single precision whatever they are asked in.
+    fired = spike(potential - 1).to(potential.dtype)
     return fired, LIFState(current, potential * (1 - fired.detach()))
