@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from engram import __version__, errors
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-__all__ = ["main"]
+__all__ = ["leave", "main"]
 
 EPILOG = """\
 verbs:
@@ -50,6 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output (head, less) has gone; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.INCOMPLETE
+
+
+def leave(code: int) -> NoReturn:
+    """End the process at once: taking the interpreter apart takes longer than most commands."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def dispatch(arguments: list[str]) -> int:
@@ -103,10 +112,18 @@ def run_parser() -> argparse.ArgumentParser:
         help="run uncommitted code: it is captured as a patch, and the record says so",
     )
     add("--live", action="store_true", help="run from the working tree, for debugging; marked so")
-    add("--pdb", action="store_true", help="debugger in this terminal when the script raises (with --live)")
+    add(
+        "--pdb",
+        action="store_true",
+        help="debugger in this terminal when the script raises (with --live)",
+    )
     how = top.add_mutually_exclusive_group()
-    how.add_argument("--resume", metavar="RUN", help="continue a run from its newest valid checkpoint")
-    how.add_argument("--rerun", metavar="RUN", help="repeat a run and say whether the same came out")
+    how.add_argument(
+        "--resume", metavar="RUN", help="continue a run from its newest valid checkpoint"
+    )
+    how.add_argument(
+        "--rerun", metavar="RUN", help="repeat a run and say whether the same came out"
+    )
     add("--commit", metavar="HEAD", help="with --resume: continue with another commit's code")
     add(
         "--allow-changed-inputs",
@@ -147,17 +164,30 @@ def list_verb(arguments: list[str]) -> int:
     from engram import runs
 
     top = parser("list", "List runs, the newest first.")
-    top.epilog = "filters: state=failed  experiment=NAME  param.lr>0.01  summary.acc>=0.9  name~part"
+    top.epilog = (
+        "filters: state=failed  experiment=NAME  param.lr>0.01  summary.acc>=0.9  name~part"
+    )
     top.add_argument("filters", nargs="*", metavar="FILTER")
-    top.add_argument("--sort", metavar="KEY", help="a column, param.KEY or summary.KEY; -KEY descends")
+    top.add_argument(
+        "--sort", metavar="KEY", help="a column, param.KEY or summary.KEY; -KEY descends"
+    )
     top.add_argument("--limit", type=int, metavar="N", help="at most N rows")
     top.add_argument("--json", action="store_true", help="machine-readable")
-    options = top.parse_intermixed_args(arguments)
-    text = runs.list_command(
+    options = top.parse_intermixed_args(joined(arguments, "--sort"))
+    lines = runs.list_lines(
         Path.cwd(), options.filters, sort=options.sort, limit=options.limit, as_json=options.json
     )
-    print(text)
+    for line in lines:
+        print(line)
     return errors.COMPLETED
+
+
+def joined(arguments: list[str], option: str) -> list[str]:
+    """Let the value of an option begin with a hyphen, which argparse takes for another option."""
+    if option not in arguments[:-1]:
+        return arguments
+    at = arguments.index(option)
+    return [*arguments[:at], f"{option}={arguments[at + 1]}", *arguments[at + 2 :]]
 
 
 def show_verb(arguments: list[str]) -> int:

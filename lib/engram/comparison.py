@@ -42,7 +42,11 @@ def compare_results(
         rtol=settings.rtol,
         atol=settings.atol,
     )
-    files = (*found.files, *metrics(original, new, tolerance), of_summary(before, summary, tolerance))
+    files = (
+        *found.files,
+        *metrics(original, new, tolerance),
+        of_summary(before, summary, tolerance),
+    )
     return {**result, **Comparison(overall(files), files).as_json()}
 
 

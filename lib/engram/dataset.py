@@ -1,14 +1,14 @@
 """The description of a data set that is not part of the repository: experiments/NAME/sources.toml.
 
-    target = "data/NAME"          folder that is made, relative to the repository
-    builder = "build_tables.py"   script beside the description, called as: builder RAW TABLES
-    notice = "..."                what everybody who uses the data must know
+target = "data/NAME"          folder that is made, relative to the repository
+builder = "build_tables.py"   script beside the description, called as: builder RAW TABLES
+notice = "..."                what everybody who uses the data must know
 
-    [[file]]                      one public file, got from raw.githubusercontent.com
-    repository, commit, path, sha256, license
+[[file]]                      one public file, got from raw.githubusercontent.com
+repository, commit, path, sha256, license
 
-    [[table]]                     one table that the builder makes, and the hash of its content
-    name, sha256
+[[table]]                     one table that the builder makes, and the hash of its content
+name, sha256
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from engram.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DataSet", "Source", "load_description"]
+__all__ = ["DataSet", "Source", "load_description", "providing"]
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,39 @@ def load_description(name: str, *, root: Path) -> DataSet:
     )
 
 
+def providing(path: Path, *, root: Path) -> str | None:
+    """Return the name of the data set that would bring a missing file, for a message that says so.
+
+    Args:
+        path: an input that is not there.
+        root: the repository.
+
+    Returns:
+        What `engram fetch` is to be given, or None when no valid description has this target.
+    """
+    wanted = path.absolute()
+    for name in _described(root):
+        try:
+            target = load_description(name, root=root).target.absolute()
+        except ConfigError:
+            continue
+        if wanted == target or target in wanted.parents:
+            return name
+    return None
+
+
+def _described(root: Path) -> list[str]:
+    return sorted(path.parent.name for path in root.glob("experiments/*/sources.toml"))
+
+
 def _find(name: str, root: Path) -> Path:
     candidates = [root / "experiments" / name / "sources.toml"] if "/" not in name else []
     for path in (*candidates, Path(name)):
         if path.is_file():
             return path.absolute()
-    known = sorted(path.parent.name for path in root.glob("experiments/*/sources.toml"))
     msg = (
-        f"no data set {name!r}: {root / 'experiments'} describes "
-        f"{', '.join(map(repr, known)) or 'none'}; name one of them or the path of a sources.toml"
+        f"no data set {name!r}: {str(root / 'experiments')!r} describes "
+        f"{', '.join(map(repr, _described(root))) or 'none'}; name one of them or the path of a sources.toml"
     )
     raise ConfigError(msg)
 

@@ -124,7 +124,9 @@ def code_findings(code: dict[str, Any], state: GitState | None = None) -> list[F
     elif code["dirty"]:
         said = "uncommitted code ran; it is kept in code.patch"
         found.append(Finding("dirty_code", said, changed))
-    modules = [change.path for change in state.spared if change.path.endswith(".py")] if state else []
+    modules = (
+        [change.path for change in state.spared if change.path.endswith(".py")] if state else []
+    )
     if modules and not code["live"]:
         said = "changed in a place that may differ; the commit's version ran, if any did"
         found.append(Finding("uncommitted_workspace", f"{', '.join(modules[:3])}: {said}", modules))
@@ -179,7 +181,9 @@ def wandb_facts(paths: RunPaths) -> tuple[dict[str, Any] | None, list[Finding]]:
     if facts["error"]:
         return facts, [Finding("wandb_unavailable", f"W&B: {facts['error']}", facts["id"])]
     if facts["mode"] == "offline":
-        return facts, [Finding("wandb_offline", "W&B ran offline: `wandb sync` uploads it", facts["id"])]
+        return facts, [
+            Finding("wandb_offline", "W&B ran offline: `wandb sync` uploads it", facts["id"])
+        ]
     return facts, []
 
 

@@ -13,20 +13,20 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from engram import progress, toml
-from engram.errors import ConfigError, EnvironmentMissingError, InputError
+from engram import progress
+from engram.dataset import DataSet, Source, load_description
+from engram.errors import EnvironmentMissingError, InputError
 from engram.files import read_json, write_atomic
 from engram.manifest import hash_file
 from engram.repository import find_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = ["DataSet", "Source", "describe", "fetch", "fetch_command", "load_description"]
+__all__ = ["fetch", "fetch_command"]
 
 MIRROR_VARIABLE = "ENGRAM_MIRROR"
 CONTENT_HASHES = "content_hashes.json"

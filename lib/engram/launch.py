@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +26,7 @@ __all__ = ["launch", "run_tests"]
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-def launch(
-    options: argparse.Namespace, argv: Sequence[str], ahead: Spawned | None = None
-) -> int:
+def launch(options: argparse.Namespace, argv: Sequence[str], ahead: Spawned | None = None) -> int:
     """Start, continue or repeat one run and report it.
 
     Args:
@@ -93,18 +89,26 @@ def default_experiment() -> Path:
             continue
         experiment, template = workspace / "experiment.toml", workspace / "experiment.template.toml"
         if not experiment.exists() and template.is_file():
+            import shutil
+
             shutil.copyfile(template, experiment)
             print(f"made {experiment} from its template", file=sys.stderr)
         if experiment.is_file():
             return experiment
-    msg = f"no experiment named, and no workspace/experiment.toml above {str(Path.cwd())!r}: name one"
+    msg = (
+        f"no experiment named, and no workspace/experiment.toml above {str(Path.cwd())!r}: name one"
+    )
     raise errors.ConfigError(msg)
 
 
 def print_start(run: Run) -> None:
     """Say which run this is, before the script's own output."""
     code = run.code
-    commit = "working tree" if code["live"] else code["commit"][:10] + (" + patch" if code["dirty"] else "")
+    commit = (
+        "working tree"
+        if code["live"]
+        else code["commit"][:10] + (" + patch" if code["dirty"] else "")
+    )
     say(f"run {run.paths.run_id}  {run.config.script} at {commit}")
     say(f"    {shown(run.paths.folder)}")
 
@@ -141,10 +145,14 @@ def exit_code(run: Run) -> int:
     if state == "interrupted":
         by_keyboard = run.outcome.signal_received in (None, signal.SIGINT)
         return errors.INTERRUPTED if by_keyboard else errors.TERMINATED
-    return {"completed": errors.COMPLETED, "timed_out": errors.TIMED_OUT}.get(state, errors.INCOMPLETE)
+    return {"completed": errors.COMPLETED, "timed_out": errors.TIMED_OUT}.get(
+        state, errors.INCOMPLETE
+    )
 
 
 def run_tests(arguments: Sequence[str]) -> int:
     """Run the test suite of this checkout with the interpreter that runs us."""
+    import subprocess
+
     command = [sys.executable, "-m", "pytest", *arguments]
     return subprocess.run(command, cwd=CHECKOUT, check=False).returncode

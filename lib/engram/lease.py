@@ -110,6 +110,8 @@ def standing(path: Path, identity: dict[str, Any] | None) -> Standing:
     if any(_differs(identity, here, key) for key in ("host", "machine")):
         return "elsewhere"
     if _differs(identity, here, "boot_id"):
+        if None in (identity.get("machine"), here["machine"]):
+            return "elsewhere"  # a restart of this host, or another host of the same name
         return "alive" if _held(path) else "dead"
     if _differs(identity, here, "pid_namespace"):
         return "elsewhere"

@@ -160,6 +160,11 @@ class RootPaths(NamedTuple):
         return self.store / "pending"
 
     @property
+    def open_runs(self) -> Path:
+        """One empty file for each run whose runner has not said that it ended, by run id."""
+        return self.store / "open"
+
+    @property
     def sources(self) -> Path:
         """One git pack a commit."""
         return self.store / "sources"

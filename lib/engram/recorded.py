@@ -76,7 +76,9 @@ def recorded_inputs(
 ) -> RecordedInputs:
     """The inputs a run was given."""
     items = record["inputs"]
-    copies = {item["name"]: paths.inputs / item["name"] for item in items if item["strategy"] == "copy"}
+    copies = {
+        item["name"]: paths.inputs / item["name"] for item in items if item["strategy"] == "copy"
+    }
     return RecordedInputs(copies, {item["name"]: item["sha256"] for item in items}, allow_changed)
 
 

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["rerun"]
 
 
-def rerun(
-    options: argparse.Namespace, argv: Sequence[str], ahead: Spawned | None = None
-) -> int:
+def rerun(options: argparse.Namespace, argv: Sequence[str], ahead: Spawned | None = None) -> int:
     """Repeat `options.rerun` and compare every output.
 
     Args:
@@ -88,7 +86,9 @@ def repeat(
     edge = before["parents"]["resumed_from"]
     if edge is None:
         return request
-    checkpoint, _, holder, position = exact_checkpoint(Store.for_root(Path.cwd()).find(edge["run"]), edge)
+    checkpoint, _, holder, position = exact_checkpoint(
+        Store.for_root(Path.cwd()).find(edge["run"]), edge
+    )
     return request._replace(
         resumed_from=edge, resume_from=checkpoint, metrics_from=(holder, position)
     )

@@ -38,7 +38,9 @@ def request(options: argparse.Namespace, argv: Sequence[str]) -> Request:
     paths = Store.for_root(Path.cwd()).find(options.resume)
     record = load_record(paths)
     if record["state"] in ("created", "running"):
-        msg = f"run {paths.run_id!r} is {record['state']} and cannot be continued yet: wait or end it"
+        msg = (
+            f"run {paths.run_id!r} is {record['state']} and cannot be continued yet: wait or end it"
+        )
         raise errors.ResumeError(msg)
     if options.commit not in (None, "HEAD"):
         msg = f"--commit takes HEAD, not {options.commit!r}: check that commit out first"
@@ -87,16 +89,25 @@ def inherited_checkpoint(paths: RunPaths) -> tuple[Path, dict[str, Any], RunPath
     """The checkpoint that a run without one of its own was started from."""
     parent = load_record(paths)["parents"]["resumed_from"]
     if parent is None:
-        saved = [f"{path.name}: {checkpoint_files.problem(path)}" for _, path in
-                 checkpoint_files.saved_steps(paths.checkpoints)]
-        found = "; ".join(saved) or f"nothing that engram.checkpoint saved in {str(paths.checkpoints)!r}"
-        msg = f"run {paths.run_id!r} left no valid checkpoint ({found}): start it again with --rerun"
+        saved = [
+            f"{path.name}: {checkpoint_files.problem(path)}"
+            for _, path in checkpoint_files.saved_steps(paths.checkpoints)
+        ]
+        found = (
+            "; ".join(saved)
+            or f"nothing that engram.checkpoint saved in {str(paths.checkpoints)!r}"
+        )
+        msg = (
+            f"run {paths.run_id!r} left no valid checkpoint ({found}): start it again with --rerun"
+        )
         raise errors.ResumeError(msg)
     holder = Store.for_root(Path.cwd()).find(parent["run"])
     return exact_checkpoint(holder, parent)
 
 
-def exact_checkpoint(holder: RunPaths, edge: dict[str, Any]) -> tuple[Path, dict[str, Any], RunPaths, int]:
+def exact_checkpoint(
+    holder: RunPaths, edge: dict[str, Any]
+) -> tuple[Path, dict[str, Any], RunPaths, int]:
     """The very checkpoint that an edge names.
 
     Raises:
@@ -115,11 +126,15 @@ def exact_checkpoint(holder: RunPaths, edge: dict[str, Any]) -> tuple[Path, dict
 
 def overrides_of(options: argparse.Namespace) -> list[str]:
     """What the command line changes against the parent, as it was written."""
-    changed = [f"--set {item}" for item in options.set] + [f"--config {item}" for item in options.config]
+    changed = [f"--set {item}" for item in options.set] + [
+        f"--config {item}" for item in options.config
+    ]
     for name in ("seed", "timeout", "commit"):
         if getattr(options, name) is not None:
             changed.append(f"--{name} {getattr(options, name)}")
-    return changed + [f"--{name.replace('_', '-')}" for name in ("allow_dirty", "live") if getattr(options, name)]
+    return changed + [
+        f"--{name.replace('_', '-')}" for name in ("allow_dirty", "live") if getattr(options, name)
+    ]
 
 
 def override_notes(overrides: list[str]) -> list[Finding]:

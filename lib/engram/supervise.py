@@ -7,7 +7,7 @@ import marshal
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -63,6 +63,7 @@ class Supervisor:
         show: bool = True,
         timeout_s: float | None = None,
         grace_s: float = 10.0,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Outcome:
         """Run the experiment and wait for its end.
 
@@ -74,6 +75,7 @@ class Supervisor:
             show: whether to copy both streams to the runner's own.
             timeout_s: seconds until the run is ended, None for never.
             grace_s: seconds between asking the child to end and killing it.
+            meanwhile: called once the child has begun; it must be quick.
 
         Raises:
             OSError: a log cannot be made.
@@ -86,6 +88,8 @@ class Supervisor:
         try:
             with self._signals_caught():
                 self._feed({**spec, "audit": str(audit)})
+                if meanwhile is not None:
+                    meanwhile()
                 watch.follow()
                 return watch.outcome()
         finally:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import hashlib
 import os
-import shutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram import environment, errors, facts, files, inputs, record, roots, script
+from engram import environment, errors, facts, files, inputs, open_runs, record, roots, script
 from engram.config import load, load_parameters, resolved
 from engram.findings import Finding
 from engram.index import Index
@@ -40,7 +40,13 @@ __all__ = ["STEPS", "execute", "plan"]
 
 # What the file system may say of a store that cannot be written; anything else is a bug.
 STORE_ERRORS = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
 }
 
 
@@ -54,7 +60,9 @@ def read_request(run: Run) -> None:
         seed=request.seed,
         timeout=request.timeout,
     )
-    run.parameters = load_parameters(run.config.parameters_file, request.set_parameters, seed=request.seed)
+    run.parameters = load_parameters(
+        run.config.parameters_file, request.set_parameters, seed=request.seed
+    )
     if request.recorded_code is None:
         script.check_script(run.config.root / run.config.script)
 
@@ -150,6 +158,7 @@ def make_folder(run: Run) -> None:
     for folder in (paths.inputs, paths.outputs, paths.tmp):
         folder.mkdir()
     roots.register(run.cache, run.root.folder)
+    open_runs.opened(run.root, paths)
     Index(run.root).note(paths.folder)
     files.write_atomic(paths.parameters, run.parameters.data)
     files.write_atomic(paths.experiment, resolved(run.config, run.inputs).encode())
@@ -203,14 +212,23 @@ def keep_code(run: Run) -> None:
 def run_script(run: Run) -> None:
     """Let the child go, pass on its logs and signals, and wait until nothing of it is left."""
     run.record = record.change(run.paths, state="running")
+    gc.enable()
     run.outcome = run.supervised.run(
         child_spec(run),
         log_out=run.paths.log_out,
         log_err=run.paths.log_err,
         audit=run.paths.audit,
         timeout_s=run.config.timeout_s,
+        meanwhile=lambda: use_waiting_time(run),
     )
     run.findings.extend(run.outcome.findings)
+
+
+def use_waiting_time(run: Run) -> None:
+    """While the script runs: find out which other runs died, and import what is needed afterwards."""
+    from engram import audit_digest, readme  # noqa: F401
+
+    open_runs.reconcile_others(run.root, run.paths)
 
 
 def collect(run: Run) -> None:
@@ -218,7 +236,7 @@ def collect(run: Run) -> None:
     from engram import audit_digest
 
     paths = run.paths
-    shutil.rmtree(paths.tmp, ignore_errors=True)
+    remove_tmp(paths.tmp)
     run.output_entries = hash_tree(paths.outputs)
     entries = [entry.as_json() for entry in run.output_entries]
     files.write_json(paths.outputs_manifest, entries)
@@ -242,6 +260,16 @@ def collect(run: Run) -> None:
 def resumed_folder(request: Request) -> list[Path]:
     """The checkpoints of another run that this one may read, and keep for itself."""
     return [] if request.resume_from is None else [request.resume_from.parent]
+
+
+def remove_tmp(folder: Path) -> None:
+    """Remove the run's TMPDIR; what a script left there is nobody's."""
+    try:
+        folder.rmdir()
+    except OSError:
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def compare(run: Run) -> None:
@@ -287,6 +315,7 @@ def publish(run: Run) -> None:
         verdict = {"run": run.paths.run_id, "verdict": run.comparison["verdict"]}
         record.annotate(run.request.original, rerun={**verdict, "when": record.now_utc()})
     Index(run.root).note(run.paths.folder)
+    open_runs.closed(run.root, run.paths)
 
 
 STEPS: tuple[Callable[[Run], None], ...] = (
@@ -384,8 +413,12 @@ def plan(request: Request) -> str:
     code = run.code
     lines = [
         f"# code: {'working tree' if code['live'] else code['snapshot_commit']}",
-        *(f"# not in the commit: {path}" for item in run.findings for path in item.evidence or ()
-          if item.code == "dirty_code"),
+        *(
+            f"# not in the commit: {path}"
+            for item in run.findings
+            for path in item.evidence or ()
+            if item.code == "dirty_code"
+        ),
         f"# run root: {run.root.folder}",
         *(f"# input {item.name}: {item.source}" for item in run.inputs),
         "",

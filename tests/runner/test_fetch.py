@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from engram import fetch as fetching
+from engram.dataset import Source, load_description, providing
 from engram.errors import ConfigError, EnvironmentMissingError, InputError
-from engram.fetch import Source, fetch, fetch_command, load_description
+from engram.fetch import fetch, fetch_command
 
 CONTENT = {"numbers/a.csv": b"1\n2\n", "b c.txt": b"x\n"}
 # The "content hash" of this builder is the text's length: engram does not care what it is.
@@ -177,6 +178,14 @@ def test_failing_builder_is_shown_and_leaves_no_tables(root, mirror, program, er
 def test_unknown_data_set_is_refused_with_the_known_ones(root):
     with pytest.raises(ConfigError, match="no data set 'toys'.*'toy'"):
         load_description("toys", root=root)
+
+
+def test_missing_input_is_known_to_come_with_the_data_set_whose_target_it_lies_in(root):
+    assert providing(root / "data/toy/tables/all.txt", root=root) == "toy"
+    assert providing(root / "data/toy", root=root) == "toy"
+    assert providing(root / "data/toys/tables", root=root) is None
+    (root / "experiments/toy/sources.toml").write_text("target = 3\n")
+    assert providing(root / "data/toy", root=root) is None
 
 
 @pytest.mark.parametrize(

@@ -123,13 +123,34 @@ def test_a_signal_to_the_runner_interrupts_the_run_and_leaves_no_process(
 
 
 def test_sigkill_of_the_child_is_recorded_as_killed(family: Project, tmp_path: Path) -> None:
-    family.write("work.py", FAMILY.replace("time.sleep(600)\n\n\n", "pass\n\n\n").replace(
-        "    time.sleep(600)\n", "    os.kill(os.getpid(), 9)\n"))
+    family.write(
+        "work.py",
+        FAMILY.replace("time.sleep(600)\n\n\n", "pass\n\n\n").replace(
+            "    time.sleep(600)\n", "    os.kill(os.getpid(), 9)\n"
+        ),
+    )
     family.commit()
     token = uuid.uuid4().hex
-    done = family.run("experiment.toml", env={"KILL_TOKEN": token, "QUICK_FLAG": str(tmp_path / "no")})
+    done = family.run(
+        "experiment.toml", env={"KILL_TOKEN": token, "QUICK_FLAG": str(tmp_path / "no")}
+    )
     assert done.returncode == 1
     found = record.load(family.latest())
     assert found["state"] == "killed"
     assert found["exit"]["signal"] == "SIGKILL"
     assert wait_until_none_lives(token, 2.0) == []
+
+
+def test_next_run_finds_the_dead_one(family: Project, tmp_path: Path) -> None:
+    flag = tmp_path / "quick"
+    started = family.start("experiment.toml", env={"QUICK_FLAG": str(flag)})
+    assert started.stdout is not None
+    assert started.stdout.readline() == "family is up\n"
+    started.kill()
+    started.communicate()
+    dead = family.latest()
+    assert record.load(dead)["state"] == "running"
+    flag.write_text("")
+    assert family.run("experiment.toml", env={"QUICK_FLAG": str(flag)}).returncode == 0
+    assert record.load(dead)["state"] == "killed"
+    assert list((family.root / "runs" / ".engram" / "open").iterdir()) == []

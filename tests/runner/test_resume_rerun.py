@@ -82,7 +82,9 @@ def test_killed_training_resumes_bit_for_bit(training: Project) -> None:
     whole = training.latest()
     slow = training.start("experiment.toml", "--set", "pause=0.3")
     end = time.monotonic() + 60
-    while time.monotonic() < end and not list(training.latest().outputs.glob("checkpoints/step-*3")):
+    while time.monotonic() < end and not list(
+        training.latest().outputs.glob("checkpoints/step-*3")
+    ):
         time.sleep(0.01)
     time.sleep(random.Random(7).uniform(0.0, 0.3))
     os.kill(slow.pid, signal.SIGKILL)
@@ -109,8 +111,14 @@ def test_killed_training_resumes_bit_for_bit(training: Project) -> None:
 
 def test_different_result_is_named_and_exits_4(project: Project) -> None:
     script = (project.root / "work.py").read_text()
-    project.write("work.py", "import os, json\n" + script.replace(
-        'print("value"', '(output_dir / "r.json").write_text(json.dumps({"pid": os.getpid()}))\n    print("value"'))
+    project.write(
+        "work.py",
+        "import os, json\n"
+        + script.replace(
+            'print("value"',
+            '(output_dir / "r.json").write_text(json.dumps({"pid": os.getpid()}))\n    print("value"',
+        ),
+    )
     project.commit()
     project.run("experiment.toml")
     done = project.run("--rerun", "latest")
@@ -180,10 +188,14 @@ def test_earlier_run_is_an_input_and_an_edge(project: Project) -> None:
     first = project.latest()
     project.write(
         "second.toml",
-        (project.root / "experiment.toml").read_text() + '[[data.inputs]]\nrun = "latest:project"\nname = "first"\n',
+        (project.root / "experiment.toml").read_text()
+        + '[[data.inputs]]\nrun = "latest:project"\nname = "first"\n',
     )
-    project.write("second.py", "def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None):\n"
-                  "    return {'read': (input_dir / 'first' / 'result.txt').read_text().strip()}\n")
+    project.write(
+        "second.py",
+        "def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None):\n"
+        "    return {'read': (input_dir / 'first' / 'result.txt').read_text().strip()}\n",
+    )
     project.commit()
     done = project.run("second.toml", "--config", 'script="second.py"')
     assert done.returncode == 0, done.stderr

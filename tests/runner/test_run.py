@@ -14,7 +14,10 @@ import pytest
 from conftest import CHECKOUT, EXPERIMENT, Project
 from engram import record
 
-SECRETS = {"FOO_SECRET": "hunter2secret", "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567"}
+SECRETS = {
+    "FOO_SECRET": "hunter2secret",
+    "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
+}
 
 
 def test_a_run_leaves_a_completed_record_with_all_its_files(project: Project) -> None:
@@ -30,9 +33,23 @@ def test_a_run_leaves_a_completed_record_with_all_its_files(project: Project) ->
     assert paths.parameters.read_bytes() == (project.root / "parameters.toml").read_bytes()
     assert (paths.outputs / "result.txt").read_text() == "42\n"
     assert paths.log_out.read_text() == "value 21\n"
-    expected = {"metadata.json", "experiment.toml", "parameters.toml", "inputs", "outputs", "README.md"}
+    expected = {
+        "metadata.json",
+        "experiment.toml",
+        "parameters.toml",
+        "inputs",
+        "outputs",
+        "README.md",
+    }
     assert expected <= {path.name for path in paths.folder.iterdir()}
-    evidence = {"environment.json", "inputs.json", "outputs.json", "imports.json", "files.json", "source.pack"}
+    evidence = {
+        "environment.json",
+        "inputs.json",
+        "outputs.json",
+        "imports.json",
+        "files.json",
+        "source.pack",
+    }
     assert evidence <= {path.name for path in paths.provenance.iterdir()}
 
 
@@ -130,7 +147,13 @@ def test_files_below_workspace_may_differ(project: Project) -> None:
 def test_dirty_code_runs_when_allowed_and_can_be_repeated(project: Project) -> None:
     project.write("extra.py", "VALUE = 'untracked'\n")
     script = (project.root / "work.py").read_text()
-    project.write("work.py", "import extra\n" + script.replace('* 2}\n', "* 3, 'extra': extra.VALUE}\n").replace("* 3, 'extra': extra.VALUE}\\n", "* 2}\\n"))
+    project.write(
+        "work.py",
+        "import extra\n"
+        + script.replace("* 2}\n", "* 3, 'extra': extra.VALUE}\n").replace(
+            "* 3, 'extra': extra.VALUE}\\n", "* 2}\\n"
+        ),
+    )
     done = project.run("experiment.toml", "--allow-dirty")
     assert done.returncode == 0, done.stderr
     found = project.record()
@@ -214,7 +237,12 @@ def test_paths_resolve_against_the_repository_from_any_folder(project: Project) 
 
 
 def test_timeout_ends_the_run_and_says_so(project: Project) -> None:
-    project.write("work.py", (project.root / "work.py").read_text().replace("print(", "import time; time.sleep(60); print("))
+    project.write(
+        "work.py",
+        (project.root / "work.py")
+        .read_text()
+        .replace("print(", "import time; time.sleep(60); print("),
+    )
     project.commit()
     done = project.run("experiment.toml", "--timeout", "1s")
     assert done.returncode == 124
@@ -235,8 +263,22 @@ def test_bare_python_without_packages_runs_it_too(project: Project) -> None:
     python = Path("/usr/bin/python3")
     if not python.exists():
         pytest.skip("no /usr/bin/python3 to serve as the bare interpreter")
-    command = [str(python), "-S", str(CHECKOUT / "run_experiment.py"), "experiment.toml", "--set", "value=1"]
-    done = subprocess.run(command, cwd=project.root, capture_output=True, text=True, env={"PATH": os.environ["PATH"]}, check=False)
+    command = [
+        str(python),
+        "-S",
+        str(CHECKOUT / "run_experiment.py"),
+        "experiment.toml",
+        "--set",
+        "value=1",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=project.root,
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"]},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert tomllib.loads(project.latest().parameters.read_text()) == {"value": 1}
 

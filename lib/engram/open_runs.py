@@ -1,0 +1,52 @@
+"""Which runs of a root have not ended: one empty file each, so that the next command of any kind finds the dead."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engram.paths import RootPaths, RunPaths
+
+__all__ = ["closed", "opened", "reconcile_others"]
+
+
+def opened(root: RootPaths, paths: RunPaths) -> None:
+    """Mark a run that begins; called before its record is born."""
+    root.open_runs.mkdir(parents=True, exist_ok=True)
+    (root.open_runs / f"{paths.folder.parent.name}:{paths.run_id}").touch()
+
+
+def closed(root: RootPaths, paths: RunPaths) -> None:
+    """Take the mark away: the record says how the run ended."""
+    (root.open_runs / f"{paths.folder.parent.name}:{paths.run_id}").unlink(missing_ok=True)
+
+
+def reconcile_others(root: RootPaths, own: RunPaths) -> None:
+    """Give every marked run its true state; free when no other run is open.
+
+    Args:
+        root: the run root.
+        own: the run that asks, which is alive.
+    """
+    others = [name for name in os.listdir(root.open_runs) if not name.endswith(f":{own.run_id}")]  # noqa: PTH208
+    if not others:
+        return
+    from engram.errors import RunnerError
+    from engram.index import Index
+    from engram.paths import RunPaths
+    from engram.reconcile import reconcile
+    from engram.record import ENDED
+
+    for name in others:
+        experiment, _, run_id = name.rpartition(":")
+        paths = RunPaths(root.folder / experiment / run_id)
+        try:
+            ended = reconcile(paths)["state"] in ENDED
+        except RunnerError:
+            # No record: it was deleted, is just being made, or was never born; `list` tells which.
+            ended = not paths.folder.exists()
+        if ended:
+            closed(root, paths)
+            if paths.folder.exists():
+                Index(root).note(paths.folder)
