@@ -19,13 +19,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import peers
 from timing import (
     CHECKOUT,
     Case,
-    environment,
     heading,
     interleave,
     machine,
@@ -132,9 +130,7 @@ def main() -> int:
     print(table(rows, COLUMNS))
     for name, reason in missing.items():
         print(f"\n{name} was not measured: {reason}")
-    print(
-        f"\nMedians of {options.rounds} interleaved rounds; times: multiples of the bare script's wall."
-    )
+    print(f"\nMedians of {options.rounds} interleaved rounds; times: of the bare script's wall.")
     content = {"machine": where, "rounds": options.rounds, "cases": rows, "missing": missing}
     write_json(options.json, content)
     return 0

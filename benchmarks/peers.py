@@ -225,7 +225,7 @@ PEERS = (
         ("guild", "run", "train", "-y"),
         "guild run with flags from a file",
         result=".guild/runs/*/result.txt",
-        setup=INIT,
+        setup=(("mkdir", ".guild"), *INIT),
     ),
     Peer(
         "W&B offline",

@@ -109,7 +109,7 @@ def interleave(cases: Sequence[Case], rounds: int) -> dict[str, list[Sample]]:
 
 
 def summarize(taken: Mapping[str, Sequence[Sample]], base: str) -> list[dict[str, Any]]:
-    """One row a case: median and fastest wall, median CPU, and both walls as multiples of `base`."""
+    """One row a case: median and fastest wall, both as multiples of `base` too, and median CPU."""
 
     def middle(samples: Sequence[Sample]) -> float:
         return statistics.median(sample.wall_s for sample in samples)
@@ -181,8 +181,8 @@ def _shown(path: str) -> str:
 def heading(where: Mapping[str, Any]) -> str:
     """The machine as a line above a table."""
     return (
-        f"{where['processor']}, {where['cores']} cores, {where['memory_gb']} GB, {where['system']}, "
-        f"Python {where['python']}, git {where['git']}, {where['date']}, "
+        f"{where['processor']}, {where['cores']} cores, {where['memory_gb']} GB, "
+        f"{where['system']}, Python {where['python']}, git {where['git']}, {where['date']}, "
         f"load {where['load'][0]} at the start\n`{where['command']}`\n"
     )
 

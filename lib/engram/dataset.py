@@ -132,7 +132,8 @@ def _find(name: str, root: Path) -> Path:
             return path.absolute()
     msg = (
         f"no data set {name!r}: {str(root / 'experiments')!r} describes "
-        f"{', '.join(map(repr, _described(root))) or 'none'}; name one of them or the path of a sources.toml"
+        f"{', '.join(map(repr, _described(root))) or 'none'}; "
+        "name one of them or the path of a sources.toml"
     )
     raise ConfigError(msg)
 

@@ -10,18 +10,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import hashlib
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram import environment, errors, facts, files, inputs, open_runs, record, roots, script
+from engram import environment, errors, facts, files, folder, inputs, open_runs, record, script
 from engram.config import load, load_parameters, resolved
 from engram.findings import Finding
 from engram.index import Index
-from engram.lease import Lease
-from engram.manifest import hash_file, hash_tree
+from engram.manifest import hash_tree
 from engram.repository import Repository
 from engram.request import Request, Run
 from engram.spawn import Spawned, spawn
@@ -151,62 +150,15 @@ def make_folder(run: Run) -> None:
     if run.config.seed is None:
         # What is random now can be repeated then.
         run.config = run.config._replace(seed=int.from_bytes(os.urandom(4), "big"))
-    hide_from_git(run.root.folder)
-    run.paths = paths = record.new_run_folder(run.root.folder, run.config.name)
-    paths.provenance.mkdir()
-    run.lease = Lease.acquire(paths.lease)
-    for folder in (paths.inputs, paths.outputs, paths.tmp):
-        folder.mkdir()
-    roots.register(run.cache, run.root.folder)
-    open_runs.opened(run.root, paths)
-    Index(run.root).note(paths.folder)
-    files.write_atomic(paths.parameters, run.parameters.data)
-    files.write_atomic(paths.experiment, resolved(run.config, run.inputs).encode())
-    keep_code(run)
-    inputs.place(run.inputs, paths.inputs)
-    files.write_json(paths.inputs_manifest, inputs.manifest(run.inputs))
+    folder.make(run)
+    folder.keep_code(run)
+    folder.keep_inputs(run)
     run.environment, found = environment.collect(
         run.cache, run.code_folder, run.config.environment.record
     )
     run.findings.extend(found)
-    files.write_json(paths.environment, run.environment)
-    if run.request.metrics_from is not None:
-        from engram.metrics_files import copy_until
-
-        parent, position = run.request.metrics_from
-        copy_until(parent, paths, position)
-    run.record = record.create(paths, facts.first_record(run))
-
-
-def hide_from_git(run_root: Path) -> None:
-    """Make a new run root ignore itself: git would list every file of every run at each start."""
-    if not run_root.exists():
-        with contextlib.suppress(FileExistsError):
-            run_root.mkdir(parents=True)
-        files.write_atomic(run_root / ".gitignore", b"*\n")
-
-
-def keep_code(run: Run) -> None:
-    """Put what is needed to run this code again into the run folder: pack, patch, lock file."""
-    paths, recorded = run.paths, run.request.recorded_code
-    if run.snapshot is None:
-        return
-    source = run.root.source(run.snapshot.commit)
-    if not source.exists():
-        source.parent.mkdir(parents=True, exist_ok=True)
-        if run.repository is not None and run.repository.has(run.snapshot.commit):
-            run.repository.archive(run.snapshot.commit, source)
-        elif recorded is not None:
-            files.write_atomic(source, recorded.pack.read_bytes())
-    files.link_or_copy(source, paths.source)
-    run.code["source_sha256"] = hash_file(paths.source)
-    lock_file = run.snapshot.path / "uv.lock"
-    if lock_file.is_file():
-        files.write_atomic(paths.lock_file, lock_file.read_bytes())
-    patch = run.patch if recorded is None else recorded.patch()
-    if patch is not None:
-        files.write_atomic(paths.patch, patch)
-        run.code["patch_sha256"] = hashlib.sha256(patch).hexdigest()
+    files.write_json(run.paths.environment, run.environment)
+    run.record = record.create(run.paths, facts.first_record(run))
 
 
 def run_script(run: Run) -> None:
@@ -236,7 +188,7 @@ def collect(run: Run) -> None:
     from engram import audit_digest
 
     paths = run.paths
-    remove_tmp(paths.tmp)
+    folder.remove_tmp(paths)
     run.output_entries = hash_tree(paths.outputs)
     entries = [entry.as_json() for entry in run.output_entries]
     files.write_json(paths.outputs_manifest, entries)
@@ -260,16 +212,6 @@ def collect(run: Run) -> None:
 def resumed_folder(request: Request) -> list[Path]:
     """The checkpoints of another run that this one may read, and keep for itself."""
     return [] if request.resume_from is None else [request.resume_from.parent]
-
-
-def remove_tmp(folder: Path) -> None:
-    """Remove the run's TMPDIR; what a script left there is nobody's."""
-    try:
-        folder.rmdir()
-    except OSError:
-        import shutil
-
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def compare(run: Run) -> None:
@@ -312,10 +254,19 @@ def publish(run: Run) -> None:
     if run.config.log_file is not None:
         record.append_line(run.config.log_file, facts.log_line(run.record))
     if run.comparison is not None and run.request.original is not None:
-        verdict = {"run": run.paths.run_id, "verdict": run.comparison["verdict"]}
-        record.annotate(run.request.original, rerun={**verdict, "when": record.now_utc()})
+        tell_original(run.request.original, run.paths.run_id, run.comparison["verdict"])
     Index(run.root).note(run.paths.folder)
     open_runs.closed(run.root, run.paths)
+
+
+def tell_original(original: RunPaths, run_id: str, verdict: str) -> None:
+    """Add the verdict to the original's record too; an archive may be read-only."""
+    try:
+        record.annotate(
+            original, rerun={"run": run_id, "verdict": verdict, "when": record.now_utc()}
+        )
+    except errors.StoreError as error:
+        print(f"warning: the verdict is in the new record only: {error}", file=sys.stderr)
 
 
 STEPS: tuple[Callable[[Run], None], ...] = (
