@@ -35,9 +35,10 @@ log_file = "runs/log.jsonl"
 
 @dataclass
 class Project:
-    """Somebody's repository, with engram beside it rather than in it."""
+    """Somebody's repository, and the checkout of engram that is called there (beside it, or itself)."""
 
     root: Path
+    tool: Path = CHECKOUT
 
     def write(self, name: str, text: str) -> Path:
         """Write one file below the root."""
@@ -61,7 +62,7 @@ class Project:
 
     def command(self, *arguments: str) -> list[str]:
         """The command line of one call of engram."""
-        return [sys.executable, str(CHECKOUT / "run_experiment.py"), *arguments]
+        return [sys.executable, str(self.tool / "run_experiment.py"), *arguments]
 
     def run(
         self, *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None
