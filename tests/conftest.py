@@ -1,4 +1,4 @@
-"""Fixtures that several test folders share: a real git repository with an experiment in it, and the real command line."""
+"""Fixtures that test folders share: a real git repository with an experiment, and the real CLI."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from engram import record
 from engram.paths import RunPaths
 
@@ -35,7 +36,7 @@ log_file = "runs/log.jsonl"
 
 @dataclass
 class Project:
-    """Somebody's repository, and the checkout of engram that is called there (beside it, or itself)."""
+    """Somebody's repository, and the checkout of engram that is called there."""
 
     root: Path
     tool: Path = CHECKOUT

@@ -81,7 +81,8 @@ def parser(verb: str, description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog=f"{program()} {verb}".strip(),
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        # A given width spares an import at every start.
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100),
         allow_abbrev=False,
     )
 

@@ -28,7 +28,8 @@ def compare_results(
         settings: which outputs are volatile, and the tolerances.
 
     Returns:
-        {"with": run id, "verdict", "files": [...]}; the verdict is "identical", "equal", "different", or "not compared".
+        {"with": run id, "verdict", "files": [...]}; the verdict is "identical", "equal",
+        "different", or "not compared".
     """
     before = record.load(original)
     result = {"with": original.run_id}

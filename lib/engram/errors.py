@@ -1,12 +1,12 @@
 """The one tree of errors, and the one table of exit codes.
 
-RunnerError                      exit  a mistake of the user or of the surroundings; shown as one message, no traceback
+RunnerError                      exit  a mistake of the user or the surroundings: one message
 ├── ConfigError                  2     experiment.toml, parameters, command line
-├── ScriptError                  2     the experiment script cannot be run: syntax, missing or wrong main
-├── InputError                   2     a declared input is missing, unreadable, changed or badly placed
+├── ScriptError                  2     the script cannot be run: syntax, missing or wrong main
+├── InputError                   2     an input is missing, unreadable, changed or badly placed
 ├── RunNotFoundError             2     no run, or several, answer to a reference
 ├── ResumeError                  2     a run cannot be continued or repeated
-├── StoreError                   2     the run root cannot be written: full disk, read-only, permissions
+├── StoreError                   2     the run root cannot be written: full disk, read-only
 ├── EnvironmentMissingError      2     a tool, package or data set is not there
 └── UnrecordedCodeError          3     the code is not what the commit says
 
@@ -35,7 +35,7 @@ EXIT_CODES = {
 
 
 class RunnerError(Exception):
-    """Root of all errors a user can cause; the message says what, the value, where and what to do."""
+    """Root of all errors a user can cause; it says what, the value, where and what to do."""
 
     exit_code = REFUSED
 

@@ -84,7 +84,7 @@ def hashes(run: Run) -> dict[str, str | None]:
 
 
 def brief_environment(environment: dict[str, Any]) -> dict[str, Any]:
-    """What the record itself says of the environment; all of it is in provenance/environment.json."""
+    """What the record itself says of the environment; provenance/environment.json says it all."""
     keys = ("python", "executable", "platform", "torch", "cpu")
     return {
         **{key: environment[key] for key in keys},

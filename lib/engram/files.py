@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:
     """Replace `path` by `data` in one step.
 
-    The temporary name does not keep the suffix, so that whoever globs *.json never meets half a file.
+    The temporary name does not keep the suffix: whoever globs *.json never meets half a file.
 
     Args:
         path: the file to create or replace; its folder exists.
@@ -39,7 +39,8 @@ def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:
 def write_json(path: Path, value: Any, *, sync: bool = False) -> None:  # noqa: ANN401
     """Write `value` as indented JSON, atomically.
 
-    NaN and infinities are written as Python reads them, bytes of file names that are no UTF-8 as JSON escapes.
+    NaN and infinities are written as Python reads them, bytes of file names that are no UTF-8 as
+    JSON escapes.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     write_atomic(path, text.encode("utf-8", "backslashreplace"), sync=sync)

@@ -1,4 +1,4 @@
-"""From parsed options to a finished run: which request to make, and what to say before and after it."""
+"""From parsed options to a finished run: which request to make, what to say before and after."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engram import errors
-from engram.repository import find_root
 from engram.cli import program
+from engram.repository import find_root
 from engram.request import Request
 from engram.workflow import execute, plan
 

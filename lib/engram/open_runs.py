@@ -1,4 +1,7 @@
-"""Which runs of a root have not ended: one empty file each, so that the next command of any kind finds the dead."""
+"""Which runs of a root have not ended, so that the next command of any kind finds the dead.
+
+One empty file stands for each of them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ def reconcile_others(root: RootPaths, own: RunPaths) -> None:
         root: the run root.
         own: the run that asks, which is alive.
     """
-    others = [name for name in os.listdir(root.open_runs) if not name.endswith(f":{own.run_id}")]  # noqa: PTH208
+    marks = os.listdir(root.open_runs)  # noqa: PTH208
+    others = [name for name in marks if not name.endswith(f":{own.run_id}")]
     if not others:
         return
     from engram.errors import RunnerError

@@ -1,4 +1,4 @@
-"""Every file name of a run folder, of a run root and of the repository's own cache, in one place."""
+"""Every file name of a run folder, of a run root and of the repository's cache, in one place."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class RootPaths(NamedTuple):
 
     @property
     def store(self) -> Path:
-        """engram's own folder beside the runs."""
+        """The runner's own folder beside the runs."""
         return self.folder / ".engram"
 
     @property
@@ -156,7 +156,7 @@ class RootPaths(NamedTuple):
 
     @property
     def pending(self) -> Path:
-        """Runs whose records changed since the index was last brought up to date, one path a line."""
+        """Runs whose records changed since the index was brought up to date, one path a line."""
         return self.store / "pending"
 
     @property

@@ -66,7 +66,7 @@ def recorded_code(paths: RunPaths, record: dict[str, Any]) -> RecordedCode:
         ResumeError: it ran from the live working tree, which nothing recorded.
     """
     if record["code"]["live"]:
-        msg = f"run {paths.run_id!r} was a --live run: no commit holds its code, so it cannot be repeated"
+        msg = f"run {paths.run_id!r} was a --live run: no commit holds its code to be repeated"
         raise errors.ResumeError(msg)
     return RecordedCode(record["code"], record["script"]["blob"], paths)
 
@@ -83,7 +83,10 @@ def recorded_inputs(
 
 
 def recorded_root(record: dict[str, Any]) -> Path:
-    """The repository to work in: the recorded one, or the current one when that moved here, else the recorded name."""
+    """The repository to work in: the recorded one, or the current one when it moved here.
+
+    When it is neither, its recorded place, where nothing is.
+    """
     root = Path(record["repository"]["root"])
     commit = record["code"]["snapshot_commit"]
     if (root / ".git").exists() or commit is None:
@@ -96,7 +99,7 @@ def recorded_root(record: dict[str, Any]) -> Path:
 
 
 def run_root(paths: RunPaths, record: dict[str, Any]) -> Path | None:
-    """The run root of a new run: None means the configured one, which is gone when the repository is."""
+    """The run root of a new run; None for the configured one, which goes with the repository."""
     if (Path(record["repository"]["root"]) / ".git").exists():
         return None
     grandparent = paths.folder.parent.parent
@@ -111,5 +114,7 @@ def require_unaltered(paths: RunPaths, record: dict[str, Any]) -> None:
     """
     for key, path in (("parameters", paths.parameters), ("experiment", paths.experiment)):
         if not path.is_file() or manifest.hash_file(path) != record["hashes"][key]:
-            msg = f"{str(path)!r} is not what run {paths.run_id!r} recorded: restore it first (see verify)"
+            msg = (
+                f"{str(path)!r} is not what {paths.run_id!r} recorded: restore it (see verify)"
+            )
             raise errors.ResumeError(msg)

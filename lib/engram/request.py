@@ -88,7 +88,7 @@ class Run:
 
     @property
     def cache(self) -> CachePaths:
-        """engram's own folder: in the repository, or beside the runs when the repository is gone."""
+        """The caches: in the repository, or beside the runs when the repository is gone."""
         return self.repository.cache if self.repository else CachePaths(self.root.store / "cache")
 
     @property

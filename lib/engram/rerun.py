@@ -14,9 +14,9 @@ from engram.recorded import (
     require_unaltered,
     run_root,
 )
+from engram.request import Request
 from engram.resume import exact_checkpoint
 from engram.runs import Store
-from engram.request import Request
 from engram.workflow import execute, plan
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def repeat(
     given = [f"--{name}" for name in ("set", "config", "seed", "timeout") if getattr(options, name)]
     given += [f"--{name}" for name in ("allow_dirty", "live", "pdb") if getattr(options, name)]
     if given:
-        msg = f"--rerun repeats a run as it was and takes no {', '.join(given)}: use --resume or a new run"
+        options_given = ", ".join(given)
+        msg = f"--rerun repeats a run as it was, without {options_given}: use --resume or a new run"
         raise errors.ConfigError(msg)
     if before["state"] not in record.ENDED:
         msg = f"run {original.run_id!r} is {before['state']}: wait until it has ended"

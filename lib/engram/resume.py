@@ -9,8 +9,8 @@ from engram import checkpoint_files, errors
 from engram.findings import Finding
 from engram.record import load as load_record
 from engram.recorded import recorded_code, recorded_inputs, recorded_root, run_root
-from engram.runs import Store
 from engram.request import Request
+from engram.runs import Store
 
 if TYPE_CHECKING:
     import argparse
@@ -24,8 +24,8 @@ __all__ = ["request"]
 def request(options: argparse.Namespace, argv: Sequence[str]) -> Request:
     """The request that continues `options.resume`.
 
-    Commit, parameters and inputs are those of the parent unless the command line overrides them; overrides are kept in
-    the edge and named in a note.
+    Commit, parameters and inputs are those of the parent unless the command line overrides them;
+    overrides are kept in the edge and named in a note.
 
     Args:
         options: parsed options with `resume`, and any override.
@@ -69,11 +69,11 @@ def request(options: argparse.Namespace, argv: Sequence[str]) -> Request:
 
 
 def newest_checkpoint(paths: RunPaths) -> tuple[Path, dict[str, Any], RunPaths, int]:
-    """The checkpoint to continue from; a resumed run that saved none yet falls back to its own start.
+    """Find the checkpoint to continue from; a resumed run without one falls back to its start.
 
     Returns:
-        The checkpoint, its part of the edge (name and sha256), the run that holds it, and the byte of that run's
-        metrics.jsonl at the save.
+        The checkpoint, its part of the edge (name and sha256), the run that holds it, and the byte
+        of that run's metrics.jsonl at the save.
 
     Raises:
         ResumeError: there is no valid checkpoint.
@@ -145,5 +145,5 @@ def override_notes(overrides: list[str]) -> list[Finding]:
 
 
 def uses_working_tree(options: argparse.Namespace) -> bool:
-    """Whether the code comes from the working tree, under the clean rule, rather than from the parent's commit."""
+    """Whether the code comes from the working tree rather than from the parent's commit."""
     return options.commit is not None or options.allow_dirty or options.live

@@ -1,6 +1,7 @@
-"""Start the guardian and the child's interpreter, as early as can be: they come up while the rest is imported.
+"""Start the guardian and the child's interpreter, as early as can be.
 
-Imports as little as possible: it is the first thing that the command line does for a run.
+They come up while the rest is imported. This is the first thing that the command line does for a
+run, so it imports as little as possible.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 from engram import guardian, processes
 
-START = os.path.join(os.path.dirname(os.path.realpath(__file__)), "hook", "start.py")  # noqa: PTH118, PTH120
+START = os.path.dirname(os.path.realpath(__file__)) + "/hook/start.py"  # noqa: PTH120
 
 __all__ = ["Spawned", "spawn"]
 

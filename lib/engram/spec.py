@@ -1,4 +1,4 @@
-"""What the runner tells the child: where its code, files and caches lie, and what main is called with."""
+"""What the runner tells the child: where code, files and caches lie, and what main is given."""
 
 from __future__ import annotations
 

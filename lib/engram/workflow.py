@@ -1,8 +1,8 @@
 """The whole life of a run, as a tuple of named steps: the first file to read.
 
-A run is one `Run` value that each step of STEPS takes further; resume, rerun and (later) the grid make another
-`Request` and walk the same steps. Up to and including `take_code` nothing is created that a refusal would leave behind;
-`make_folder` is where a run begins to exist.
+A run is one `Run` value that each step of STEPS takes further; resume and rerun make another
+`Request` and walk the same steps. Up to and including `take_code` nothing is created that a refusal
+would leave behind; `make_folder` is where a run begins to exist.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ STORE_ERRORS = {
 
 
 def read_request(run: Run) -> None:
-    """Read experiment.toml and the parameters, once; the guardian starts as soon as its hash seed is known."""
+    """Read experiment.toml and the parameters, once."""
     request = run.request
     run.config = load(
         request.experiment,
@@ -67,7 +67,7 @@ def read_request(run: Run) -> None:
 
 
 def start_child(run: Run) -> None:
-    """Have an interpreter come up while the code is looked at: the one started ahead, if it fits."""
+    """Have an interpreter come up while the code is looked at: one started ahead, if it fits."""
     hash_seed, ahead = run.config.environment.hash_seed, run.spawned
     if ahead is not None and (ahead.hash_seed, ahead.foreground) != (hash_seed, run.request.pdb):
         Supervisor(ahead).abandon()
@@ -96,7 +96,7 @@ def look_at_code(run: Run) -> None:
 
 
 def allowed_to_differ(run: Run) -> list[str]:
-    """The relative paths that the clean rule leaves alone: they are copied into the run, or hold runs."""
+    """The relative paths that the clean rule leaves alone: copied into the run, or holding runs."""
     config = run.config
     places = [config.parameters_file, config.output_dir, config.log_file]
     inside = [place for place in places if place is not None and place.is_relative_to(config.root)]
@@ -136,7 +136,7 @@ def take_code(run: Run) -> None:
 
 
 def recorded_snapshot(run: Run, recorded: RecordedCode) -> Snapshot:
-    """The snapshot of an earlier run's commit: from the repository, or from its pack when that is gone."""
+    """The snapshot of an earlier run's commit: from the repository, else from that run's pack."""
     commit = recorded.code["snapshot_commit"]
     if run.repository is not None and run.repository.has(commit):
         return run.repository.snapshot(commit)
@@ -177,7 +177,7 @@ def run_script(run: Run) -> None:
 
 
 def use_waiting_time(run: Run) -> None:
-    """While the script runs: find out which other runs died, and import what is needed afterwards."""
+    """While the script runs: see which other runs died, and import what is needed afterwards."""
     from engram import audit_digest, readme  # noqa: F401
 
     open_runs.reconcile_others(run.root, run.paths)
@@ -336,7 +336,7 @@ def end_unfinished(run: Run, error: BaseException) -> None:
 
 @contextlib.contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP outside the script's own time end the run as Ctrl-C would, with their exit code."""
+    """Let SIGTERM and SIGHUP outside the script's own time end the run as Ctrl-C would."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise errors.Terminated(number)

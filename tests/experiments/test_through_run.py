@@ -21,7 +21,8 @@ def checkout(tmp_path: Path) -> Project:
     for name in ("lib", "experiments"):
         shutil.copytree(CHECKOUT / name, project.root / name, ignore=skipped)
     (project.root / "workspace").mkdir()
-    for name in (".gitignore", "run_experiment.py", "uv.lock", "workspace/experiment.template.toml"):
+    template = "workspace/experiment.template.toml"
+    for name in (".gitignore", "run_experiment.py", "uv.lock", template):
         shutil.copyfile(CHECKOUT / name, project.root / name)
     project.git("init", "-q", "-b", "main")
     project.commit()

@@ -23,7 +23,7 @@ SETTINGS = Settings(
     pn_to_kc_gain=1.5,
     orn_to_ln_gain=2.5,
     ln_to_pn_gain=1.25,
-    apl_to_kc_gain=4.0,
+    apl_to_kc_gain=0.8,
     input_scale=5.0,
     inhibition_scale=0.5,
     count_scale=0.5,
@@ -110,8 +110,10 @@ def simulate(pathway, counts, settings, *, inhibition, bias):
             drive = drive - 0.5 * r * settings.ln_to_pn_gain * (ln @ pathway.ln_to_pn)
         pn = fire("pn", drive, b, 0)
         drive = 5 * r * settings.pn_to_kc_gain * (pn @ pathway.pn_to_kc)
-        kc = fire("kc", drive - (settings.apl_to_kc_gain * apl if inhibition else 0), b, bias)
-        apl = c * apl + (1 - c) * r * kc.mean()
+        if inhibition:
+            drive = drive - 5 * r * settings.apl_to_kc_gain * apl
+        kc = fire("kc", drive, b, bias)
+        apl = c * apl + (1 - c) * kc.mean()
     return total["pn"], total["kc"]
 
 

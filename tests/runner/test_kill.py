@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Project
+
 from engram import record
 
 FAMILY = """\
@@ -38,7 +39,7 @@ def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None
 
 
 def living(token: str) -> list[int]:
-    """The processes that were started with this token in their environment; /proc is the witness."""
+    """The processes that have this token in their environment; /proc is the witness."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -69,7 +70,7 @@ def require_readable(project: Project) -> None:
 
 @pytest.fixture
 def family(project: Project, tmp_path: Path) -> Project:
-    """A project whose script runs for minutes with a child, a daemon that ignores signals and a fork."""
+    """A project whose script runs for minutes with a child, a deaf daemon and a fork."""
     project.write("work.py", FAMILY)
     project.commit()
     return project

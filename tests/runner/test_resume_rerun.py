@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Project
+
 from engram import record
 
 TRAIN = """\
@@ -30,9 +31,11 @@ def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None
     np.random.seed(2)
     random.seed(3)
     order = torch.Generator().manual_seed(4)
-    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Dropout(0.5), torch.nn.Linear(16, 1))
+    layers = torch.nn.Linear(8, 16), torch.nn.Dropout(0.5), torch.nn.Linear(16, 1)
+    model = torch.nn.Sequential(*layers)
     optimizer = torch.optim.Adam(model.parameters(), lr=parameters["learning_rate"])
-    data = torch.utils.data.TensorDataset(torch.randn(64, 8, generator=torch.Generator().manual_seed(5)))
+    points = torch.randn(64, 8, generator=torch.Generator().manual_seed(5))
+    data = torch.utils.data.TensorDataset(points)
     loader = torch.utils.data.DataLoader(data, batch_size=8, shuffle=True, generator=order)
     saved = checkpoint.Checkpoints(output_dir, keep_last=2)
     state = {"model": model, "optimizer": optimizer, "generators": {"order": order}}
@@ -48,8 +51,9 @@ def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None
             log(step=epoch, loss=loss.item(), python=random.random(), numpy=float(np.random.rand()))
             saved.save(epoch, **state)
             time.sleep(parameters["pause"])
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "order": order.get_state(),
-                "torch": torch.get_rng_state()}, output_dir / "final.pt")
+    weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    streams = {"order": order.get_state(), "torch": torch.get_rng_state()}
+    torch.save({**weights, **streams}, output_dir / "final.pt")
     return {"loss": loss.item(), "python": random.random(), "numpy": float(np.random.rand())}
 """
 
@@ -116,7 +120,8 @@ def test_different_result_is_named_and_exits_4(project: Project) -> None:
         "import os, json\n"
         + script.replace(
             'print("value"',
-            '(output_dir / "r.json").write_text(json.dumps({"pid": os.getpid()}))\n    print("value"',
+            'pid = json.dumps({"pid": os.getpid()})\n'
+            '    (output_dir / "r.json").write_text(pid)\n    print("value"',
         ),
     )
     project.commit()

@@ -12,6 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from conftest import CHECKOUT, EXPERIMENT, Project
+
 from engram import record
 
 SECRETS = {
@@ -75,7 +76,8 @@ def test_lazy_import_after_an_edit_runs_the_commit(project: Project) -> None:
         "work.py",
         "import pathlib\n"
         "def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None):\n"
-        f"    pathlib.Path({str(project.root / 'lib' / 'late.py')!r}).write_text(\"ANSWER = 'edited'\")\n"
+        f"    live = pathlib.Path({str(project.root / 'lib' / 'late.py')!r})\n"
+        "    live.write_text('ANSWER = 0')\n"
         "    import late\n"
         "    return {'answer': late.ANSWER}\n",
     )

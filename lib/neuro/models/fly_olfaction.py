@@ -35,7 +35,7 @@ class Settings:
         tau_apl_ms: time constant of APL.
         orn_to_pn_gain, pn_to_kc_gain: gain at first; learned by cell type of the target.
         orn_to_ln_gain, ln_to_pn_gain, apl_to_kc_gain: gain at first; learned.
-        input_scale: what an input of one spike a 10 ms from all sources is worth at gain 1.
+        input_scale: what one spike in 10 ms from all sources is worth at gain 1; for APL too.
         inhibition_scale: the same, for LN -> PN.
         count_scale: factor on KC spike counts before the readout.
         surrogate_slope: slope k of the surrogate gradient.
@@ -85,8 +85,8 @@ class FlyOlfaction(nn.Module):
 
         LN:  drive = 5 r g_ln x W_orn_ln
         PN:  drive = 5 r g_pn[type] x W_orn_pn - 0.5 r g_inh s_ln W_ln_pn
-        KC:  drive = 5 r g_kc[type] s_pn W_pn_kc - g_apl A
-        APL: A' = c A + (1 - c) r mean(s_kc)        c = exp(-dt / tau_apl)
+        KC:  drive = 5 r (g_kc[type] s_pn W_pn_kc - g_apl A)
+        APL: A' = c A + (1 - c) mean(s_kc)          c = exp(-dt / tau_apl)
         logits = 0.5 n_kc W + b, with the KC spike counts n_kc of the whole trial
 
     W_orn_pn, W_orn_ln, W_pn_kc are data and fixed; W_ln_pn is inferred and A, one value for all
@@ -172,7 +172,7 @@ class FlyOlfaction(nn.Module):
         settings = self.settings
         scale = settings.input_scale * settings.per_step
         gain, decay = scale * self.kc.gain, self.kc.decay(settings)
-        apl_gain = self.log_inhibition[2].exp()
+        apl_gain = scale * self.log_inhibition[2].exp()
         apl_decay = decay_per_step(dt_ms=settings.dt_ms, tau_ms=settings.tau_apl_ms)
         n_trials = pn_spikes.shape[1]
         state = lif.rest(n_trials, len(self.kc_id), like=pn_spikes)
@@ -183,8 +183,7 @@ class FlyOlfaction(nn.Module):
             if self.inhibition:
                 drive = drive - apl_gain * apl
             fired, state = lif.step(state, drive, decay=decay, bias=self.kc.bias, spike=self.spike)
-            active = settings.per_step * fired.mean(dim=1, keepdim=True)
-            apl = apl_decay * apl + (1 - apl_decay) * active
+            apl = apl_decay * apl + (1 - apl_decay) * fired.mean(dim=1, keepdim=True)
             count = count + fired
         return count
 
