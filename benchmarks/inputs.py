@@ -31,13 +31,14 @@ from launch import Project
 from timing import (
     CHECKOUT,
     Case,
+    add_output_options,
     environment,
     heading,
     interleave,
     machine,
+    report,
     table,
     time_case,
-    write_json,
 )
 
 sys.path.insert(0, str(CHECKOUT / "lib"))
@@ -87,12 +88,15 @@ def main() -> int:
             write_files(data, size, count)
             hashing += hash_rows(layout, data, size, options.rounds)
             warm.append(warm_row(layout, data, Path(folder), options.runs))
-    print(heading(where))
-    print(table(hashing, HASHING))
-    print(f"\nMedians of {options.rounds} interleaved rounds.\n")
-    print(table(warm, WARM))
-    print(f"\nMedians of {options.runs}; run: a whole run with these inputs minus one without.")
-    write_json(options.json, {"machine": where, "hashing": hashing, "warm": warm})
+    parts = (
+        heading(where),
+        table(hashing, HASHING),
+        f"\nMedians of {options.rounds} interleaved rounds.\n",
+        table(warm, WARM),
+        f"\nMedians of {options.runs}; run: a whole run with these inputs minus one without.",
+    )
+    content = {"machine": where, "hashing": hashing, "warm": warm}
+    report(options, "inputs", "\n".join(parts), content)
     return 0
 
 
@@ -107,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--rounds", type=int, default=5, help="timings of the hashing")
     top.add_argument("--runs", type=int, default=15, help="timings of the warm start")
     top.add_argument("--folder", default=tempfile.gettempdir(), help="where the data is made")
-    top.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
+    add_output_options(top)
     return top
 
 

@@ -24,14 +24,15 @@ import peers
 from timing import (
     CHECKOUT,
     Case,
+    add_output_options,
     heading,
     interleave,
     machine,
     once,
+    report,
     summarize,
     table,
     time_case,
-    write_json,
 )
 
 BASE = "bare python script.py"
@@ -126,13 +127,15 @@ def main() -> int:
         for case in cases:
             time_case(case)
         rows = summarize(interleave(cases, options.rounds), BASE)
-    print(heading(where))
-    print(table(rows, COLUMNS))
-    for name, reason in missing.items():
-        print(f"\n{name} was not measured: {reason}")
-    print(f"\nMedians of {options.rounds} interleaved rounds; times: of the bare script's wall.")
+    left_out = "".join(f"\n{name} was not measured: {why}\n" for name, why in missing.items())
+    parts = (
+        heading(where),
+        table(rows, COLUMNS),
+        left_out,
+        f"Medians of {options.rounds} interleaved rounds; times: of the bare script's wall.",
+    )
     content = {"machine": where, "rounds": options.rounds, "cases": rows, "missing": missing}
-    write_json(options.json, content)
+    report(options, "launch", "\n".join(parts), content)
     return 0
 
 
@@ -150,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--setup", action="store_true", help="make these environments, then stop")
     top.add_argument("--python", default=python, help="interpreter of script and runner")
     top.add_argument("--engram", type=Path, default=CHECKOUT, help="the checkout that is measured")
-    top.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
+    add_output_options(top)
     return top
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
@@ -187,7 +188,47 @@ def heading(where: Mapping[str, Any]) -> str:
     )
 
 
-def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
-    """Write the numbers for machines, where that was asked for."""
-    if path is not None:
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say where the numbers go beside the terminal."""
+    page = CHECKOUT / "docs" / "benchmarks.md"
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
+    parser.add_argument(
+        "--docs",
+        type=Path,
+        nargs="?",
+        const=page,
+        metavar="FILE",
+        help="put the tables into this page, by default docs/benchmarks.md",
+    )
+
+
+def report(
+    options: argparse.Namespace, section: str, text: str, content: Mapping[str, Any]
+) -> None:
+    """Print the tables, and write them where the options say.
+
+    Args:
+        options: with `json` and `docs`, as `add_output_options` made them.
+        section: the name between whose two markers the page keeps these tables.
+        text: the tables.
+        content: the numbers.
+
+    Raises:
+        ValueError: the page has no such section.
+    """
+    print(text)
+    if options.json is not None:
+        options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if options.docs is not None:
+        replace_section(options.docs, section, text)
+
+
+def replace_section(page: Path, section: str, text: str) -> None:
+    """Put new text between `<!-- SECTION -->` and `<!-- end of SECTION -->`."""
+    opening, closing = f"<!-- {section} -->\n", f"<!-- end of {section} -->\n"
+    before, found, rest = page.read_text(encoding="utf-8").partition(opening)
+    _, ended, after = rest.partition(closing)
+    if not (found and ended):
+        msg = f"{page}: there are no lines {opening.strip()!r} and {closing.strip()!r}"
+        raise ValueError(msg)
+    page.write_text(f"{before}{opening}\n{text.strip()}\n\n{closing}{after}", encoding="utf-8")

@@ -55,7 +55,7 @@ class Bounds:
         self.outputs = _prefixes([str(run.outputs), *ignored])
         self.run = _prefixes([str(run.folder)])
         self.writable = (*self.outputs, *NEVER)
-        self.environment = _prefixes([*environment, *environment_roots()])
+        self.environment = _prefixes(environment or environment_roots())
         self.readable = (
             *self.snapshot,
             *self.run,
@@ -97,7 +97,7 @@ def digest(
         roots: import roots; modules below them count as the snapshot's.
         inputs: where the declared inputs lie, and a checkpoint that was resumed from.
         ignored: caches and the TMPDIR of the run: prefixes that may be read and written.
-        environment: further folders of the environment, when the child's Python is not this one.
+        environment: the folders of the child's environment, when its Python is not this one.
         started: when the run began, in epoch seconds; if None, when its parameters were written.
 
     Returns:

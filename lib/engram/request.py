@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from engram.manifest import Entry
     from engram.paths import RunPaths
     from engram.recorded import RecordedCode, RecordedInputs
+    from engram.recreate import RecordedEnvironment, Recreated
     from engram.repository import GitState, Repository
     from engram.snapshot import Snapshot
     from engram.spawn import Spawned
@@ -42,6 +43,7 @@ class Request(NamedTuple):
     run_root: Path | None = None
     recorded_code: RecordedCode | None = None
     recorded_inputs: RecordedInputs | None = None
+    recreate: RecordedEnvironment | None = None
     resumed_from: dict[str, Any] | None = None
     rerun_of: dict[str, Any] | None = None
     resume_from: Path | None = None
@@ -73,6 +75,7 @@ class Run:
         self.script_blob: str | None = None
         self.patch: bytes | None = None
         self.snapshot: Snapshot | None = None
+        self.recreated: Recreated | None = None
         self.inputs: list[ResolvedInput] = []
         self.lease: Lease | None = None
         self.output_entries: list[Entry] = []

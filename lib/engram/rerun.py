@@ -14,6 +14,7 @@ from engram.recorded import (
     require_unaltered,
     run_root,
 )
+from engram.recreate import recorded_environment
 from engram.request import Request
 from engram.resume import exact_checkpoint
 from engram.runs import Store
@@ -41,7 +42,9 @@ def rerun(options: argparse.Namespace, argv: Sequence[str], ahead: Spawned | Non
         The exit code: that of the run, or DIFFERENT when it completed with another result.
 
     Raises:
-        ResumeError: the run is not over, ran live, or its files were altered.
+        ResumeError: the run is not over, ran live, its files were altered, or it has no lock file
+            to recreate the environment from.
+        EnvironmentMissingError: the recorded environment cannot be made.
         InputError: an input is missing or changed.
         RunNotFoundError: no run, or several, answer to the reference.
     """
@@ -81,6 +84,7 @@ def repeat(
         recorded_inputs=recorded_inputs(
             original, before, allow_changed=options.allow_changed_inputs
         ),
+        recreate=recorded_environment(original, before) if options.recreate_environment else None,
         rerun_of={"run": original.run_id},
         original=original,
     )

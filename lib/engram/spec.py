@@ -25,11 +25,12 @@ def child_spec(run: Run) -> dict[str, Any]:
     """Compose the spec that engram.child reads; plain values only."""
     config, paths, request = run.config, run.paths, run.request
     roots = import_roots(run)
+    own = run.recreated.library if run.recreated else ENGRAM.parent
     has_engram = any((Path(root) / "engram" / "__init__.py").exists() for root in roots)
     return {
         "script": str(run.code_folder / config.script),
         "roots": roots,
-        "fallback": [] if has_engram else [str(ENGRAM.parent)],
+        "fallback": [] if has_engram else [str(own)],
         "output_dir": str(paths.outputs),
         "input_dir": str(paths.inputs) if config.inputs else None,
         "params_file": str(paths.parameters),

@@ -1,8 +1,8 @@
 """The whole life of a run, as a tuple of named steps: the first file to read.
 
 A run is one `Run` value that each step of STEPS takes further; resume and rerun make another
-`Request` and walk the same steps. Up to and including `take_code` nothing is created that a refusal
-would leave behind; `make_folder` is where a run begins to exist.
+`Request` and walk the same steps. Up to and including `take_environment` nothing is created that a
+refusal would leave behind; `make_folder` is where a run begins to exist.
 """
 
 from __future__ import annotations
@@ -145,6 +145,36 @@ def recorded_snapshot(run: Run, recorded: RecordedCode) -> Snapshot:
     return snapshot_from_pack(recorded.pack, commit, run.cache)
 
 
+def take_environment(run: Run) -> None:
+    """For a rerun in the recorded environment: make that, and start its interpreter instead."""
+    if run.request.recreate is None:
+        return
+    from engram import recreate
+
+    run.supervised.abandon()
+    run.recreated = recreate.provide(
+        run.request.recreate,
+        snapshot=run.code_folder,
+        cache=run.cache,
+        root=run.config.root,
+        variables=run.config.environment.record,
+    )
+    hash_seed = run.config.environment.hash_seed
+    run.supervisor = Supervisor(spawn(hash_seed=hash_seed, python=str(run.recreated.python)))
+
+
+def describe_environment(run: Run) -> None:
+    """Write down what the script will run on."""
+    if run.recreated is not None:
+        run.environment, found = run.recreated.facts, run.recreated.findings
+    else:
+        run.environment, found = environment.collect(
+            run.cache, run.code_folder, run.config.environment.record
+        )
+    run.findings.extend(found)
+    files.write_json(run.paths.environment, run.environment)
+
+
 def make_folder(run: Run) -> None:
     """Give the run its folder and its record: from here on it exists, whatever happens."""
     if run.config.seed is None:
@@ -153,11 +183,7 @@ def make_folder(run: Run) -> None:
     folder.make(run)
     folder.keep_code(run)
     folder.keep_inputs(run)
-    run.environment, found = environment.collect(
-        run.cache, run.code_folder, run.config.environment.record
-    )
-    run.findings.extend(found)
-    files.write_json(run.paths.environment, run.environment)
+    describe_environment(run)
     run.record = record.create(run.paths, facts.first_record(run))
 
 
@@ -198,6 +224,7 @@ def collect(run: Run) -> None:
         roots=import_roots(run),
         ignored=ignored_folders(run),
         run=paths,
+        environment=run.recreated.roots if run.recreated else (),
         inputs=[*(item.source for item in run.inputs), *resumed_folder(run.request)],
     )
     files.write_json(paths.imports, imported)
@@ -275,6 +302,7 @@ STEPS: tuple[Callable[[Run], None], ...] = (
     look_at_code,
     check_inputs,
     take_code,
+    take_environment,
     make_folder,
     run_script,
     collect,

@@ -155,12 +155,16 @@ def drive(told: dict[str, object]) -> None:
         show=bool(told["show"]),
         grace_s=float(str(told["grace_s"])),
     )
-    import resource
-
-    facts = {**outcome._asdict(), "runner_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    facts = {**outcome._asdict(), "runner_kib": own_peak_kib()}
     temporary = Path(f"{told['outcome']}.part")
     temporary.write_text(json.dumps(facts))
     temporary.replace(str(told["outcome"]))
+
+
+def own_peak_kib() -> int:
+    """This process's peak memory; getrusage would report that of the process it was forked from."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 if __name__ == "__main__":

@@ -249,7 +249,7 @@ def test_a_missing_interpreter_fails_the_run_and_says_why(bench):
 
 
 def test_the_child_starts_with_few_modules(bench):
-    body = "import sys\nreturn {'heavy': ' '.join(sorted({'json', 'typing', 'ctypes', 'subprocess',"
+    body = "import sys\nreturn {'heavy': ' '.join(sorted({'json', 'ctypes', 'subprocess',"
     body += " 'dataclasses', 'threading', 'logging', 'engram'} & set(sys.modules)))}"
 
     assert bench.supervise(body).summary == {"heavy": ""}

@@ -1,0 +1,83 @@
+"""The benchmarks run; what they measure is never asserted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+BENCHMARKS = CHECKOUT / "benchmarks"
+PAGE = """\
+# Speed
+
+<!-- launch -->
+old
+<!-- end of launch -->
+
+<!-- inputs -->
+old
+<!-- end of inputs -->
+
+The end.
+"""
+
+
+def run_benchmark(name, *arguments):
+    left_out = ("GIT_", "PYTHONDONTWRITEBYTECODE")
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
+    command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments)]
+    return subprocess.run(
+        command, env=environ, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_launch_benchmark_checks_the_work_and_writes_its_tables(tmp_path):
+    numbers, page = tmp_path / "numbers.json", tmp_path / "page.md"
+    page.write_text(PAGE)
+    tiny = ("--rounds", 1, "--files", 3, "--python", sys.executable)
+    ended = run_benchmark("launch.py", *tiny, "--json", numbers, "--docs", page)
+    assert ended.returncode == 0, ended.stderr
+    cases = json.loads(numbers.read_text())["cases"]
+    assert len(cases) == 6
+    assert all(case["wall_ms"] > 0 for case in cases)
+    text = page.read_text()
+    assert all(f"| {case['case']} |" in text for case in cases)
+    assert "<!-- end of inputs -->\n\nThe end.\n" in text
+
+
+def test_launch_benchmark_names_the_peers_it_cannot_measure(tmp_path):
+    numbers = tmp_path / "numbers.json"
+    tiny = ("--rounds", 1, "--files", 1, "--python", sys.executable)
+    ended = run_benchmark("launch.py", *tiny, "--peers", tmp_path, "--json", numbers)
+    assert ended.returncode == 0, ended.stderr
+    missing = json.loads(numbers.read_text())["missing"]
+    assert "DVC" in missing and "not installed" in missing["DVC"]
+
+
+def test_inputs_benchmark_runs_and_leaves_nothing_behind(tmp_path):
+    numbers, data = tmp_path / "numbers.json", tmp_path / "data"
+    data.mkdir()
+    tiny = ("--gigabytes", 0.004, "--files", 4, "--rounds", 1, "--runs", 1, "--folder", data)
+    ended = run_benchmark("inputs.py", *tiny, "--json", numbers)
+    assert ended.returncode == 0, ended.stderr
+    assert list(data.iterdir()) == []
+    found = json.loads(numbers.read_text())
+    assert {row["layout"] for row in found["hashing"]} == {"one file", "4 files"}
+
+
+def test_inputs_benchmark_refuses_a_disk_that_is_too_small(tmp_path):
+    ended = run_benchmark("inputs.py", "--gigabytes", 1e9, "--folder", tmp_path)
+    assert ended.returncode == 1
+    assert "--gigabytes" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["launch.py", "inputs.py"])
+def test_benchmark_help_shows_how_to_call_it(name):
+    ended = run_benchmark(name, "--help")
+    assert ended.returncode == 0
+    assert f"python benchmarks/{name}" in ended.stdout
