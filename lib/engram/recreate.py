@@ -96,8 +96,14 @@ def recorded_environment(paths: RunPaths, record: dict[str, Any]) -> RecordedEnv
         )
         raise errors.ResumeError(msg)
     facts = record["environment"]
-    build = os.environ.get("ENGRAM_TORCH") or torch_build(facts["torch"])
-    return RecordedEnvironment(lock, facts["python"], build)
+    return RecordedEnvironment(lock, facts["python"], wanted_build(lock, facts["torch"]))
+
+
+def wanted_build(lock: bytes, recorded: str | None) -> str | None:
+    """The build of torch to make: the one asked for, else the recorded one; None without torch."""
+    if b'\nname = "torch"\n' not in lock.replace(b"\r", b""):
+        return None
+    return os.environ.get("ENGRAM_TORCH") or torch_build(recorded)
 
 
 def torch_build(version: str | None) -> str | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engram import environment, errors, facts, files, folder, inputs, open_runs, record, script
-from engram.config import load, load_parameters, resolved
+from engram.config import MAX_SEED, load, load_parameters, resolved
 from engram.findings import Finding
 from engram.index import Index
 from engram.manifest import hash_tree
@@ -177,14 +177,23 @@ def describe_environment(run: Run) -> None:
 
 def make_folder(run: Run) -> None:
     """Give the run its folder and its record: from here on it exists, whatever happens."""
-    if run.config.seed is None:
-        # What is random now can be repeated then.
-        run.config = run.config._replace(seed=int.from_bytes(os.urandom(4), "big"))
+    run.config = run.config._replace(seed=seed_of(run))
     folder.make(run)
     folder.keep_code(run)
     folder.keep_inputs(run)
     describe_environment(run)
     run.record = record.create(run.paths, facts.first_record(run))
+
+
+def seed_of(run: Run) -> int:
+    """The run's seed: the configured one, else the parameter `seed`, else one drawn now."""
+    if run.config.seed is not None:
+        return run.config.seed
+    parameter = run.parameters.values.get("seed")
+    if type(parameter) is int and 0 <= parameter <= MAX_SEED:
+        return parameter
+    # What is random now can be repeated then.
+    return int.from_bytes(os.urandom(4), "big")
 
 
 def run_script(run: Run) -> None:

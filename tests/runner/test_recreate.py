@@ -83,7 +83,7 @@ class Locked(Project):
         return log.read_text().split() if log.exists() else []
 
     def put_uv(self, place, *, on_sync=""):
-        """Lay out a uv that notes its call, does `on_sync` before it makes an environment, and goes on."""
+        """Lay out a uv that notes its call and does `on_sync` before it makes an environment."""
         place.parent.mkdir(parents=True, exist_ok=True)
         log = self.root.parent / "uv.log"
         case = f'case "$1" in sync) {on_sync or ":"} ;; esac\n'
@@ -121,7 +121,7 @@ class Locked(Project):
 
 @pytest.fixture
 def locked(project):
-    """A project with pyproject.toml and uv.lock that has run once, in the environment of the tests."""
+    """A project with pyproject.toml and uv.lock, and a uv on the search path."""
     made = Locked(project.root)
     made.put_uv(project.root.parent / "bin" / "uv")
     made.write("pyproject.toml", PYPROJECT)
@@ -331,6 +331,9 @@ def test_run_script_of_somebody_else_is_never_started(locked):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif(
+    sys.prefix == sys.base_prefix, reason="needs a runner whose packages are not its Python's own"
+)
 def test_package_of_the_runner_is_outside_the_recreated_environment(locked):
     packages = sysconfig.get_path("purelib")
     script = SCRIPT.replace(
@@ -341,7 +344,8 @@ def test_package_of_the_runner_is_outside_the_recreated_environment(locked):
     locked.run("experiment.toml")
     codes = [item["code"] for item in locked.record()["findings"]]
     assert "imported_outside_snapshot" not in codes
-    locked.rerun()
+    done = locked.rerun()
+    assert done.returncode == 0, done.stderr
     found = {item["code"]: item for item in locked.record()["findings"]}
     evidence = found["imported_outside_snapshot"]["evidence"]
     assert "iniconfig" in {item["name"] for item in evidence}
@@ -364,3 +368,12 @@ def test_repository_gone_environment_is_kept_beside_the_runs(ran, tmp_path):
 )
 def test_build_of_torch_is_read_from_its_version(version, build):
     assert recreate.torch_build(version) == build
+
+
+def test_build_counts_only_where_the_lock_has_torch(monkeypatch):
+    lock = b'[[package]]\nname = "torch"\nversion = "2.9.0"\n'
+    monkeypatch.delenv("ENGRAM_TORCH", raising=False)
+    assert recreate.wanted_build(lock, "2.9.0+cpu") == "cpu"
+    assert recreate.wanted_build(b'[[package]]\nname = "torchmetrics"\n', "2.9.0+cpu") is None
+    monkeypatch.setenv("ENGRAM_TORCH", "cuda")
+    assert recreate.wanted_build(lock, "2.9.0+cpu") == "cuda"

@@ -313,3 +313,12 @@ def test_seed_is_drawn_and_recorded_when_none_is_given(project: Project) -> None
     assert first["summary"] != second["summary"]
     assert project.run("--rerun", first["run_id"]).returncode == 0
     assert project.record()["summary"] == first["summary"]
+
+
+def test_parameter_seed_is_the_runs_seed_when_no_other_is_given(project: Project) -> None:
+    project.write("parameters.toml", "value = 1\nseed = 7\n")
+    project.run("experiment.toml")
+    assert project.record()["seed"] == 7
+    project.run("experiment.toml", "--seed", "9")
+    assert project.record()["seed"] == 9
+    assert "seed = 9" in project.latest().parameters.read_text()
