@@ -6,8 +6,10 @@
 
 The work is always the same: read a parameters file, write one number; that the right number was
 written is checked after every timing. "Warm" has a snapshot of the commit, "cold" follows a new
-commit. CPU time holds all child processes that were waited for. Ratios are of medians; those of the
-fastest rounds stand beside them, because they suffer less from whatever else the machine does.
+commit; what git and the file system alone need to lay these files out is the row of `git
+checkout-index`. CPU time holds all child processes that were waited for. Ratios are of medians;
+those of the fastest rounds stand beside them, because they suffer less from whatever else the
+machine does.
 """
 
 from __future__ import annotations
@@ -99,6 +101,12 @@ class Project:
         command = [*door, "experiment.toml"]
         return Case(name, command, self.root, prepare=prepare, check=self.check)
 
+    def floor(self, name: str) -> Case:
+        """What it costs git alone to lay all files out once more, in a new folder."""
+        target = self.root.parent / "laid-out"
+        command = ["git", "checkout-index", "--all", f"--prefix={target}/"]
+        return Case(name, command, self.root, prepare=lambda: remove(target))
+
     def check(self) -> None:
         """See that the newest run wrote the number."""
         newest = max((self.root / "runs").glob("*/*Z-*"), key=lambda path: path.name)
@@ -106,6 +114,12 @@ class Project:
         if found != peers.RESULT:
             msg = f"{newest}: {found!r} instead of {peers.RESULT!r}"
             raise RuntimeError(msg)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, where there is one."""
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def source(number: int) -> str:
@@ -120,7 +134,7 @@ def main() -> int:
     if options.setup:
         return set_up(options)
     where = machine()
-    with tempfile.TemporaryDirectory(prefix="engram-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="engram-bench-", dir=options.folder) as folder:
         cases = own_cases(Path(folder), options)
         others, missing = other_cases(Path(folder), options)
         cases += others
@@ -135,7 +149,7 @@ def main() -> int:
         f"Medians of {options.rounds} interleaved rounds; times: of the bare script's wall.",
     )
     content = {"machine": where, "rounds": options.rounds, "cases": rows, "missing": missing}
-    report(options, "launch", "\n".join(parts), content)
+    report(options, options.section, "\n".join(parts), content)
     return 0
 
 
@@ -153,6 +167,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--setup", action="store_true", help="make these environments, then stop")
     top.add_argument("--python", default=python, help="interpreter of script and runner")
     top.add_argument("--engram", type=Path, default=CHECKOUT, help="the checkout that is measured")
+    top.add_argument("--folder", help="where the repositories lie (default: the temporary folder)")
+    top.add_argument("--section", default="launch", help="the part of the page --docs writes to")
     add_output_options(top)
     return top
 
@@ -188,6 +204,7 @@ def own_cases(folder: Path, options: argparse.Namespace) -> list[Case]:
         large.case(f"engram, warm, {many}", direct, None),
         fresh.case(f"engram, cold, {many}", direct, fresh.commit),
         fresh.case(f"engram through ./run, cold, {many}", bash, fresh.commit),
+        large.floor(f"git checkout-index, {many}"),
     ]
 
 

@@ -43,7 +43,7 @@ def test_launch_benchmark_checks_the_work_and_writes_its_tables(tmp_path):
     ended = run_benchmark("launch.py", *tiny, "--json", numbers, "--docs", page)
     assert ended.returncode == 0, ended.stderr
     cases = json.loads(numbers.read_text())["cases"]
-    assert len(cases) == 6
+    assert len(cases) == 7
     assert all(case["wall_ms"] > 0 for case in cases)
     text = page.read_text()
     assert all(f"| {case['case']} |" in text for case in cases)

@@ -322,3 +322,42 @@ def test_parameter_seed_is_the_runs_seed_when_no_other_is_given(project: Project
     project.run("experiment.toml", "--seed", "9")
     assert project.record()["seed"] == 9
     assert "seed = 9" in project.latest().parameters.read_text()
+
+
+def test_on_finding_fail_makes_an_error_fail_the_run(project: Project, tmp_path: Path) -> None:
+    stray = tmp_path / "stray.txt"
+    project.write(
+        "work.py",
+        "def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None):\n"
+        f"    open({str(stray)!r}, 'w').write('x')\n",
+    )
+    project.commit()
+    assert project.run("experiment.toml").returncode == 0
+    assert project.record()["state"] == "completed"
+    done = project.run("experiment.toml", "--config", 'audit.on_finding="fail"')
+    assert done.returncode == 1
+    found = project.record()
+    assert found["state"] == "failed"
+    assert "wrote_outside_outputs" in found["exit"]["cause"]
+
+
+def test_wandb_without_account_or_network_runs_offline_and_is_recorded(project: Project) -> None:
+    pytest.importorskip("wandb", reason="W&B is not installed")
+    project.write(
+        "work.py",
+        "from engram import metrics\n"
+        "def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None):\n"
+        "    with metrics.open(output_dir, wandb_config=wandb_config) as log:\n"
+        "        log(step=1, loss=0.5)\n",
+    )
+    project.commit()
+    done = project.run(
+        "experiment.toml", "--config", "wandb.enabled=true", env={"HOME": str(project.root.parent)}
+    )
+    assert done.returncode == 0, done.stderr
+    found = project.record()
+    assert found["wandb"]["mode"] == "offline"
+    assert found["wandb"]["id"]
+    assert "wandb_offline" in [item["code"] for item in found["findings"]]
+    assert [item for item in found["findings"] if item["severity"] == "error"] == []
+    assert project.latest().metrics.read_text() == '{"step": 1, "loss": 0.5}\n'
