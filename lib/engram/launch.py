@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from engram import errors
 from engram.cli import program
+from engram.files import write_atomic
 from engram.repository import find_root
-from engram.request import Request
+from engram.request import Request, asked
 from engram.workflow import execute, plan
 
 if TYPE_CHECKING:
@@ -62,18 +64,7 @@ def fresh_request(options: argparse.Namespace, argv: Sequence[str]) -> Request:
     if not experiment.is_file():
         msg = f"no experiment file {str(experiment)!r}: name an existing experiment.toml"
         raise errors.ConfigError(msg)
-    return Request(
-        experiment=experiment,
-        root=find_root(experiment.parent),
-        argv=tuple(argv),
-        set_parameters=tuple(options.set),
-        set_config=tuple(options.config),
-        seed=options.seed,
-        timeout=options.timeout,
-        allow_dirty=options.allow_dirty,
-        live=options.live,
-        pdb=options.pdb,
-    )
+    return asked(options, argv, experiment=experiment, root=find_root(experiment.parent))
 
 
 def default_experiment() -> Path:
@@ -89,9 +80,7 @@ def default_experiment() -> Path:
             continue
         experiment, template = workspace / "experiment.toml", workspace / "experiment.template.toml"
         if not experiment.exists() and template.is_file():
-            import shutil
-
-            shutil.copyfile(template, experiment)
+            write_atomic(experiment, template.read_bytes())
             print(f"made {experiment} from its template", file=sys.stderr)
         if experiment.is_file():
             return experiment
@@ -131,7 +120,9 @@ def print_end(run: Run) -> None:
 
 def say(line: str) -> None:
     """Write one line of the runner's own to stderr; standard output belongs to the script."""
-    print(line, file=sys.stderr, flush=True)
+    # Whoever read it may have gone; the run goes on.
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def shown(path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from engram.paths import CachePaths, RootPaths
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from engram.spawn import Spawned
     from engram.supervise import Outcome, Supervisor
 
-__all__ = ["Request", "Run"]
+__all__ = ["Request", "Run", "asked"]
 
 
 class Request(NamedTuple):
@@ -50,6 +51,31 @@ class Request(NamedTuple):
     metrics_from: tuple[RunPaths, int] | None = None
     original: RunPaths | None = None
     notes: Sequence[Finding] = ()
+
+
+def asked(
+    options: argparse.Namespace, argv: Sequence[str], *, experiment: Path, root: Path
+) -> Request:
+    """The request that the options of a new or continued run make.
+
+    Args:
+        options: as `engram.cli.run_parser` makes them.
+        argv: the arguments as given, for the record.
+        experiment: the experiment.toml to run.
+        root: the repository it belongs to.
+    """
+    return Request(
+        experiment=experiment,
+        root=root,
+        argv=tuple(argv),
+        set_parameters=tuple(options.set),
+        set_config=tuple(options.config),
+        seed=options.seed,
+        timeout=options.timeout,
+        allow_dirty=options.allow_dirty,
+        live=options.live,
+        pdb=options.pdb,
+    )
 
 
 class Run:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engram import errors, record
 from engram.launch import exit_code, print_end, print_start, say
+from engram.reconcile import reconcile
 from engram.recorded import (
     recorded_code,
     recorded_inputs,
@@ -49,7 +50,7 @@ def rerun(options: argparse.Namespace, argv: Sequence[str], ahead: Spawned | Non
         RunNotFoundError: no run, or several, answer to the reference.
     """
     original = Store.for_root(Path.cwd()).find(options.rerun)
-    before = record.load(original)
+    before = reconcile(original)
     request = repeat(original, before, options, argv)
     if options.dry_run:
         print(plan(request))

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from engram import checkpoint_files, errors
 from engram.findings import Finding
+from engram.reconcile import reconcile
 from engram.record import load as load_record
 from engram.recorded import recorded_code, recorded_inputs, recorded_root, run_root
-from engram.request import Request
+from engram.request import Request, asked
 from engram.runs import Store
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def request(options: argparse.Namespace, argv: Sequence[str]) -> Request:
         RunNotFoundError: no run, or several, answer to the reference.
     """
     paths = Store.for_root(Path.cwd()).find(options.resume)
-    record = load_record(paths)
+    record = reconcile(paths)
     if record["state"] in ("created", "running"):
         msg = (
             f"run {paths.run_id!r} is {record['state']} and cannot be continued yet: wait or end it"
@@ -47,17 +48,8 @@ def request(options: argparse.Namespace, argv: Sequence[str]) -> Request:
         raise errors.ConfigError(msg)
     checkpoint, edge, holder, position = newest_checkpoint(paths)
     overrides = overrides_of(options)
-    return Request(
-        experiment=paths.experiment,
-        root=recorded_root(record),
-        argv=tuple(argv),
-        set_parameters=tuple(options.set),
-        set_config=tuple(options.config),
-        seed=options.seed,
-        timeout=options.timeout,
-        allow_dirty=options.allow_dirty,
-        live=options.live,
-        pdb=options.pdb,
+    continued = asked(options, argv, experiment=paths.experiment, root=recorded_root(record))
+    return continued._replace(
         run_root=run_root(paths, record),
         recorded_code=None if uses_working_tree(options) else recorded_code(paths, record),
         recorded_inputs=recorded_inputs(paths, record, allow_changed=options.allow_changed_inputs),
