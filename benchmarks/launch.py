@@ -19,7 +19,7 @@ import filecmp
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import peers
@@ -141,16 +141,23 @@ def main() -> int:
         for case in cases:
             time_case(case)
         rows = summarize(interleave(cases, options.rounds), BASE)
-    left_out = "".join(f"\n{name} was not measured: {why}\n" for name, why in missing.items())
+    notes = "\n".join(peer_notes(missing)) if options.peers else ""
     parts = (
         heading(where),
         table(rows, COLUMNS),
-        left_out,
-        f"Medians of {options.rounds} interleaved rounds; times: of the bare script's wall.",
+        f"\nMedians of {options.rounds} interleaved rounds; times: of the bare script's wall.\n",
+        notes,
     )
     content = {"machine": where, "rounds": options.rounds, "cases": rows, "missing": missing}
     report(options, options.section, "\n".join(parts), content)
     return 0
+
+
+def peer_notes(missing: Mapping[str, str]) -> Iterator[str]:
+    """What was timed of each peer, or why it was not."""
+    for peer in peers.PEERS:
+        reason = missing.get(peer.name)
+        yield f"- {peer.name}: {f'not measured: {reason}' if reason else peer.how}"
 
 
 def parser() -> argparse.ArgumentParser:

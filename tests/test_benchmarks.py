@@ -59,6 +59,7 @@ def test_launch_benchmark_names_the_peers_it_cannot_measure(tmp_path):
     assert "DVC" in missing and "not installed" in missing["DVC"]
 
 
+@pytest.mark.slow
 def test_inputs_benchmark_runs_and_leaves_nothing_behind(tmp_path):
     numbers, data = tmp_path / "numbers.json", tmp_path / "data"
     data.mkdir()

@@ -56,9 +56,11 @@ def link_or_copy(source: Path, target: Path) -> None:
 
     Args:
         source: a file that is never written to again.
-        target: the new name; it does not exist.
+        target: the new name; where it exists already, another process has made it of the same.
     """
     try:
         target.hardlink_to(source)
+    except FileExistsError:
+        return
     except OSError:
         write_atomic(target, source.read_bytes())

@@ -49,11 +49,7 @@ def keep_code(run: Run) -> None:
         return
     source = run.root.source(run.snapshot.commit)
     if not source.exists():
-        source.parent.mkdir(parents=True, exist_ok=True)
-        if run.repository is not None and run.repository.has(run.snapshot.commit):
-            run.repository.archive(run.snapshot.commit, source)
-        elif recorded is not None:
-            files.write_atomic(source, recorded.pack.read_bytes())
+        make_source(run, source)
     files.link_or_copy(source, paths.source)
     run.code["source_sha256"] = hash_file(paths.source)
     lock_file = run.snapshot.path / "uv.lock"
@@ -63,6 +59,18 @@ def keep_code(run: Run) -> None:
     if patch is not None:
         files.write_atomic(paths.patch, patch)
         run.code["patch_sha256"] = hashlib.sha256(patch).hexdigest()
+
+
+def make_source(run: Run, source: Path) -> None:
+    """Put the commit's pack beside the runs: the one being written, or that of the original run."""
+    source.parent.mkdir(parents=True, exist_ok=True)
+    recorded = run.request.recorded_code
+    if run.packing is not None:
+        made = run.packing.finish()
+        files.link_or_copy(made, source)
+        made.unlink(missing_ok=True)
+    elif recorded is not None:
+        files.link_or_copy(recorded.pack, source)
 
 
 def keep_inputs(run: Run) -> None:

@@ -169,6 +169,11 @@ class RootPaths(NamedTuple):
         """One git pack a commit."""
         return self.store / "sources"
 
+    @property
+    def trash(self) -> Path:
+        """Runs on their way out: moved here in one step, then deleted."""
+        return self.store / "trash"
+
     def run(self, place: str, name: str) -> RunPaths:
         """A run in this root: the folder `name` in the folder `place`."""
         return RunPaths(self.folder / place / name)
@@ -187,6 +192,11 @@ class CachePaths(NamedTuple):
     def snapshots(self) -> Path:
         """One read-only checkout a commit."""
         return self.folder / "snapshots"
+
+    @property
+    def packs(self) -> Path:
+        """Source packs on their way to a run root."""
+        return self.folder / "packs"
 
     @property
     def bytecode(self) -> Path:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from engram.inputs import ResolvedInput
     from engram.lease import Lease
     from engram.manifest import Entry
+    from engram.packing import Packing
     from engram.paths import RunPaths
     from engram.recorded import RecordedCode, RecordedInputs
     from engram.recreate import RecordedEnvironment, Recreated
@@ -100,6 +101,7 @@ class Run:
         self.git_state: GitState | None = None
         self.script_blob: str | None = None
         self.patch: bytes | None = None
+        self.packing: Packing | None = None
         self.snapshot: Snapshot | None = None
         self.recreated: Recreated | None = None
         self.inputs: list[ResolvedInput] = []

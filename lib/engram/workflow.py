@@ -21,6 +21,7 @@ from engram.config import MAX_SEED, load, load_parameters, resolved
 from engram.findings import Finding
 from engram.index import Index
 from engram.manifest import hash_tree
+from engram.packing import Packing
 from engram.repository import Repository
 from engram.request import Request, Run
 from engram.spawn import Spawned, spawn
@@ -132,6 +133,8 @@ def take_code(run: Run) -> None:
             commit, run.patch = run.repository.capture(state)
             run.code["snapshot_commit"] = commit
             run.script_blob = run.repository.blob_id(commit, run.config.script)
+        if not run.root.source(run.code["snapshot_commit"]).exists():
+            run.packing = Packing(run.repository, run.code["snapshot_commit"])
         run.snapshot = run.repository.snapshot(run.code["snapshot_commit"])
 
 
@@ -352,6 +355,8 @@ def execute(
     finally:
         if run.supervisor is not None:
             run.supervisor.abandon()
+        if run.packing is not None:
+            run.packing.abandon()
         if run.lease is not None:
             run.lease.release()
     return run
