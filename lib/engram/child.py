@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 HERE = os.path.dirname(os.path.abspath(__file__))
 INTERRUPTED = 130
 MOST_TRACEBACK = 100_000
+MOST_BITS = 1024  # of a whole number in a summary; longer ones cannot even be printed
 
 
 def _load(name: str) -> Any:  # noqa: ANN401
@@ -210,6 +211,8 @@ def _scalar(value: Any) -> tuple[Any, bool]:  # noqa: ANN401
             return None, False
     if value is None or isinstance(value, bool):
         return value, True
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        return None, False
     for kind in (int, float, str):
         if isinstance(value, kind):
             return kind(value), True
@@ -221,19 +224,19 @@ def _exited(error: SystemExit) -> dict[str, Any]:
     value = error.code
     if value is None or isinstance(value, int):
         return {"how": "exit", "code": int(value or 0), "message": repr(value)}
-    sys.stdout.flush()
-    sys.stderr.write(f"{value}\n")
+    _flush()
+    _complain(f"{value}\n")
     return {"how": "exit", "code": 1, "message": repr(str(value))}
 
 
 def _raised(error: BaseException, *, debug: bool) -> dict[str, Any]:
     """Print the traceback as Python does, from the script's own frames on, and describe it."""
     error.__traceback__ = _own_frames(error.__traceback__)
-    sys.stdout.flush()
+    _flush()
     try:
         sys.excepthook(type(error), error, error.__traceback__)
-    except Exception:  # noqa: BLE001 - a hook the script installed
-        sys.__excepthook__(type(error), error, error.__traceback__)
+    except Exception:  # noqa: BLE001 - a hook the script installed, or streams it closed
+        _show_plainly(error)
     if debug and error.__traceback__ is not None:
         import pdb
 
@@ -250,6 +253,29 @@ def _raised(error: BaseException, *, debug: bool) -> dict[str, Any]:
         "traceback": "".join(traceback.format_exception(error))[-MOST_TRACEBACK:],
         "interrupt": isinstance(error, KeyboardInterrupt),
     }
+
+
+def _flush() -> None:
+    """Let what was printed appear before what follows; the script may have closed its streams."""
+    try:
+        sys.stdout.flush()
+    except (AttributeError, OSError, ValueError):
+        return
+
+
+def _complain(text: str) -> None:
+    """Write to standard error, whatever the script did to it."""
+    try:
+        sys.stderr.write(text)
+    except (AttributeError, OSError, ValueError):
+        return
+
+
+def _show_plainly(error: BaseException) -> None:
+    try:
+        sys.__excepthook__(type(error), error, error.__traceback__)
+    except Exception:  # noqa: BLE001 - then it stands in the record only
+        return
 
 
 def _text(error: BaseException) -> str:

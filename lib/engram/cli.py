@@ -12,7 +12,7 @@ from engram import __version__, errors
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["leave", "main"]
 
@@ -21,9 +21,16 @@ verbs:
   list      a table of runs: filter on state, experiment, parameters, summary; sort; --json
   show      one run on one screen; --lineage shows where it came from and what came of it
   verify    check every recorded hash of a run against its folder
+  tag, note, pin   add words to a run; keep it from rm and gc
+  rm        remove runs; says what would go, and removes with --yes
+  gc        remove what is old, and all that no run needs; likewise
+  doctor    what on this machine limits reproducibility
+  completion   shell completion for bash, zsh or fish
   test      run the test suite of this project (arguments go to pytest)
 `./run VERB --help` tells more.
 """
+
+RUN_HELP = "id, unique prefix, folder, latest or latest:NAME"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,10 +62,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def leave(code: int) -> NoReturn:
     """End the process at once: taking the interpreter apart takes longer than most commands."""
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, or its reader gone
+            stream.flush()
     os._exit(code)
+
+
+def emit(lines: Iterable[str]) -> int:
+    """Print the lines of an answer.
+
+    Returns:
+        COMPLETED.
+
+    Raises:
+        StoreError: standard output is a file that cannot be written.
+    """
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        msg = f"cannot write to standard output: {error.strerror}"
+        raise errors.StoreError(msg) from error
+    return errors.COMPLETED
 
 
 def dispatch(arguments: list[str]) -> int:
@@ -178,9 +206,7 @@ def list_verb(arguments: list[str]) -> int:
     lines = runs.list_lines(
         Path.cwd(), options.filters, sort=options.sort, limit=options.limit, as_json=options.json
     )
-    for line in lines:
-        print(line)
-    return errors.COMPLETED
+    return emit(lines)
 
 
 def joined(arguments: list[str], option: str) -> list[str]:
@@ -196,13 +222,12 @@ def show_verb(arguments: list[str]) -> int:
     from engram import runs
 
     top = parser("show", "Show one run.")
-    top.add_argument("run", metavar="RUN", help="id, unique prefix, folder, latest or latest:NAME")
+    top.add_argument("run", metavar="RUN", help=RUN_HELP)
     top.add_argument("--lineage", action="store_true", help="its parents and children")
     top.add_argument("--json", action="store_true", help="the record as it stands")
     options = top.parse_args(arguments)
     text = runs.show_command(Path.cwd(), options.run, lineage=options.lineage, as_json=options.json)
-    print(text)
-    return errors.COMPLETED
+    return emit([text])
 
 
 def verify_verb(arguments: list[str]) -> int:
@@ -210,8 +235,105 @@ def verify_verb(arguments: list[str]) -> int:
     from engram import verify
 
     top = parser("verify", "Check every recorded hash of a run against its folder.")
-    top.add_argument("run", metavar="RUN", help="id, unique prefix, folder, latest or latest:NAME")
+    top.add_argument("run", metavar="RUN", help=RUN_HELP)
     return verify.verify_command(Path.cwd(), top.parse_args(arguments).run)
+
+
+def tag_verb(arguments: list[str]) -> int:
+    """Add and remove tags of a run."""
+    from engram import manage
+
+    top = parser("tag", "Add tags to a run, or take them away.")
+    top.add_argument("run", metavar="RUN", help=RUN_HELP)
+    top.add_argument("tags", nargs="*", metavar="TAG", help="to add; `list tag=TAG` finds it")
+    top.add_argument("--remove", action="append", default=[], metavar="TAG", help="to take away")
+    options = top.parse_intermixed_args(arguments)
+    print(manage.tag_command(Path.cwd(), options.run, options.tags, options.remove))
+    return errors.COMPLETED
+
+
+def note_verb(arguments: list[str]) -> int:
+    """Add a sentence to a run."""
+    from engram import manage
+
+    top = parser("note", "Add a sentence to a run; `show` shows it.")
+    top.add_argument("run", metavar="RUN", help=RUN_HELP)
+    top.add_argument("text", nargs="+", metavar="TEXT", help="the sentence")
+    options = top.parse_args(arguments)
+    print(manage.note_command(Path.cwd(), options.run, " ".join(options.text)))
+    return errors.COMPLETED
+
+
+def pin_verb(arguments: list[str]) -> int:
+    """Keep a run."""
+    from engram import manage
+
+    top = parser("pin", "Keep a run from rm and gc.")
+    top.add_argument("run", metavar="RUN", help=RUN_HELP)
+    top.add_argument("--remove", action="store_true", help="take the pin away")
+    options = top.parse_args(arguments)
+    print(manage.pin_command(Path.cwd(), options.run, remove=options.remove))
+    return errors.COMPLETED
+
+
+def rm_verb(arguments: list[str]) -> int:
+    """Remove runs."""
+    from engram import removal
+
+    top = parser("rm", "Remove runs: without --yes, say what would go and delete nothing.")
+    top.epilog = "never a live or pinned run, nor one that another run refers to"
+    top.add_argument("runs", nargs="+", metavar="RUN", help=RUN_HELP)
+    top.add_argument("--yes", action="store_true", help="do it")
+    options = top.parse_intermixed_args(arguments)
+    print(removal.rm_command(Path.cwd(), options.runs, yes=options.yes))
+    return errors.COMPLETED
+
+
+def gc_verb(arguments: list[str]) -> int:
+    """Collect garbage."""
+    from engram import config, garbage
+
+    top = parser("gc", "Remove what no run needs, and the runs that these options describe:")
+    top.epilog = "never a live or pinned run, nor one that a run which stays refers to"
+    add = top.add_argument
+    add("--older-than", metavar="30d", help="runs that ended at least so long ago")
+    add("--state", nargs="+", default=[], choices=garbage.STATES, help="that ended in these states")
+    add("--keep-last", type=int, metavar="N", help="but not the newest N of each experiment")
+    add("--yes", action="store_true", help="do it; without, say what would go and delete nothing")
+    options = top.parse_args(arguments)
+    age = None if options.older_than is None else config.parse_duration(options.older_than)
+    wanted = garbage.Wanted(age, tuple(options.state), options.keep_last)
+    text, code = garbage.gc_command(Path.cwd(), wanted, yes=options.yes)
+    print(text)
+    return code
+
+
+def doctor_verb(arguments: list[str]) -> int:
+    """Say what on this machine limits reproducibility."""
+    from engram import doctor
+
+    parser("doctor", "What on this machine limits reproducibility.").parse_args(arguments)
+    return doctor.doctor_command(Path.cwd())
+
+
+def completion_verb(arguments: list[str]) -> int:
+    """Print a completion script."""
+    from engram import completion
+
+    top = parser("completion", "Print a completion script for ./run and engram.")
+    top.epilog = completion.HOW
+    top.add_argument("shell", choices=completion.SHELLS)
+    print(completion.completion_command(top.parse_args(arguments).shell))
+    return errors.COMPLETED
+
+
+def complete_verb(arguments: list[str]) -> int:
+    """Answer a completion script: what may stand at the last of the words."""
+    from engram import completion
+
+    for found in completion.candidates(Path.cwd(), arguments):
+        print(found)
+    return errors.COMPLETED
 
 
 def test_verb(arguments: list[str]) -> int:
@@ -225,5 +347,13 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "list": list_verb,
     "show": show_verb,
     "verify": verify_verb,
+    "tag": tag_verb,
+    "note": note_verb,
+    "pin": pin_verb,
+    "rm": rm_verb,
+    "gc": gc_verb,
+    "doctor": doctor_verb,
+    "completion": completion_verb,
+    "__complete": complete_verb,
     "test": test_verb,
 }

@@ -13,6 +13,7 @@ SEVERITIES = {
     "wrote_outside_outputs": ERROR,
     "inputs_changed": ERROR,
     "log_incomplete": ERROR,
+    "record_damaged": ERROR,
     "read_outside_inputs": WARNING,
     "inputs_differ": WARNING,
     "processes_left": WARNING,

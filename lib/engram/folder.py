@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 
 from engram import files, inputs, open_runs, record, roots
 from engram.config import resolved
+from engram.findings import Finding
 from engram.index import Index
 from engram.lease import Lease
 from engram.manifest import hash_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from engram.paths import RunPaths
     from engram.request import Run
 
-__all__ = ["keep_code", "keep_inputs", "make", "remove_tmp"]
+__all__ = ["keep_code", "keep_inputs", "make", "mend", "remove_tmp"]
 
 
 def make(run: Run) -> None:
@@ -85,6 +87,50 @@ def keep_inputs(run: Run) -> None:
 
         parent, position = run.request.metrics_from
         copy_until(parent, paths, position)
+
+
+def mend(run: Run) -> list[Finding]:
+    """Put back what the script did to the run's own folder, and say so.
+
+    The record, the parameters and the experiment are written again from memory: they say what was
+    run, not what the script made of them.
+    """
+    paths = run.paths
+    damaged = [name for name, intact in kept_files(run) if not intact]
+    if not damaged:
+        return []
+    for place in (paths.folder, paths.provenance, paths.inputs, paths.outputs):
+        place.mkdir(parents=True, exist_ok=True)
+    if paths.metadata.is_dir():
+        paths.metadata.rename(paths.folder / f"{paths.metadata.name}.damaged")
+    record.restore(paths, run.record)
+    files.write_atomic(paths.parameters, run.parameters.data)
+    files.write_atomic(paths.experiment, resolved(run.config, run.inputs).encode())
+    for log in (paths.log_out, paths.log_err):
+        log.touch()
+    said = f"the script changed the run's own record: {', '.join(damaged)}"
+    return [Finding("record_damaged", said, damaged)]
+
+
+def kept_files(run: Run) -> Iterator[tuple[str, bool]]:
+    """The files that were complete before the script started: are they still as they were?"""
+    paths, hashes = run.paths, run.record["hashes"]
+    expected = [
+        (paths.parameters, hashes["parameters"]),
+        (paths.experiment, hashes["experiment"]),
+        (paths.environment, hashes["environment"]),
+        (paths.inputs_manifest, hashes["inputs"]),
+        (paths.lock_file, hashes["lock_file"]),
+        (paths.patch, run.code["patch_sha256"]),
+    ]
+    yield paths.metadata.name, record.is_intact(paths, run.record)
+    yield "logs", paths.log_out.is_file() and paths.log_err.is_file()
+    yield "outputs/", paths.outputs.is_dir()
+    yield paths.source.name, paths.source.is_file() or run.snapshot is None
+    for path, sha256 in expected:
+        if sha256 is not None:
+            name = path.relative_to(paths.folder).as_posix()
+            yield name, path.is_file() and hash_file(path) == sha256
 
 
 def remove_tmp(paths: RunPaths) -> None:

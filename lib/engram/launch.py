@@ -121,7 +121,7 @@ def print_end(run: Run) -> None:
 def say(line: str) -> None:
     """Write one line of the runner's own to stderr; standard output belongs to the script."""
     # Whoever read it may have gone; the run goes on.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
 
 

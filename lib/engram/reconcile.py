@@ -37,6 +37,7 @@ def reconcile(paths: RunPaths) -> dict[str, Any]:
     record = records.load(paths)
     if record["state"] in records.ENDED or standing(paths, record) != "dead":
         return record
+    _end_orphans(record)
     final = _epitaph(paths, record)
     try:
         record = records.change(paths, state="killed", **final)
@@ -48,6 +49,15 @@ def reconcile(paths: RunPaths) -> dict[str, Any]:
         return {**record, "state": "killed", "exit": final["exit"], "times": times}
     _write_readme(paths, record)
     return record
+
+
+def _end_orphans(record: dict[str, Any]) -> None:
+    """End what is left of a run whose runner and guardian were killed at the same moment."""
+    from engram import processes
+
+    token = (record.get("lease") or {}).get("guard")
+    if token:
+        processes.end_all(lambda: processes.marked(token, -1))
 
 
 def standing(paths: RunPaths, record: dict[str, Any]) -> str:

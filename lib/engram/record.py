@@ -281,6 +281,23 @@ def _check_shape(record: Any, paths: RunPaths) -> None:  # noqa: ANN401
         raise StoreError(msg)
 
 
+def is_intact(paths: RunPaths, record: dict[str, Any]) -> bool:
+    """Whether the record on the disk is the one its runner last wrote."""
+    try:
+        return record_sha256(load(paths)) == record["record_sha256"]
+    except (RunNotFoundError, StoreError):
+        return False
+
+
+def restore(paths: RunPaths, record: dict[str, Any]) -> None:
+    """Write the record again as its runner knows it, whatever lies there.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    _write(paths, dict(record), sync=False)
+
+
 def record_sha256(record: dict[str, Any]) -> str:
     """Hash what is fixed in a record.
 
@@ -324,7 +341,7 @@ def _write(paths: RunPaths, record: dict[str, Any], *, sync: bool) -> dict[str, 
 def plain(value: Any) -> Any:  # noqa: ANN401
     """Replace what JSON has no word for: nan and infinities by names, lone bytes by escapes."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):

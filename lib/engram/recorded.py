@@ -114,7 +114,5 @@ def require_unaltered(paths: RunPaths, record: dict[str, Any]) -> None:
     """
     for key, path in (("parameters", paths.parameters), ("experiment", paths.experiment)):
         if not path.is_file() or manifest.hash_file(path) != record["hashes"][key]:
-            msg = (
-                f"{str(path)!r} is not what {paths.run_id!r} recorded: restore it (see verify)"
-            )
+            msg = f"{str(path)!r} is not what {paths.run_id!r} recorded: restore it (see verify)"
             raise errors.ResumeError(msg)

@@ -12,7 +12,7 @@ from engram.brief import UNREADABLE
 from engram.errors import ConfigError, RunnerError, RunNotFoundError, StoreError
 from engram.index import Index
 from engram.paths import RootPaths
-from engram.reconcile import reconcile, whereabouts
+from engram.reconcile import reconcile, standing, whereabouts
 from engram.runs import Store
 from engram.table import age, columns, epoch, size
 from engram.trash import Weight, erase, put_aside, unlocked
@@ -87,13 +87,16 @@ def rm_command(start: Path, references: Sequence[str], *, yes: bool = False) -> 
 
 
 def widest_store(start: Path, chosen: Iterable[RunPaths]) -> Store:
-    """Every root where a run may refer to one of `chosen`: those known here, those its own
-    repository has used, and the one it lies in.
+    """Every root where a run may refer to one of `chosen`.
+
+    Those known here, those that the runs' own repositories have used, and those the runs lie in.
     """
     extra: dict[Path, None] = {}
     repositories: set[str] = set()
     for paths in chosen:
-        extra[paths.folder.parent.parent] = None
+        root = RootPaths(paths.folder.parent.parent)
+        if root.store.is_dir():
+            extra[root.folder] = None
         try:
             repositories.add(records.load(paths)["repository"]["root"])
         except (RunnerError, KeyError, TypeError):
@@ -155,13 +158,19 @@ def obstacle(paths: RunPaths) -> str | None:
         The reason, and what to do; None when the run may go.
     """
     try:
-        record = reconcile(paths)
+        return _reason(paths, reconcile(paths))
     except RunNotFoundError:
-        alive = lease.standing(paths.lease, None) != "dead"
-        return "it is just being made: wait until it has ended" if alive else None
+        return _reason(paths, None)
     except StoreError as error:
         return f"nobody can tell whether it is pinned: {error}; delete the folder by hand"
-    if record["state"] not in records.ENDED:
+
+
+def _reason(paths: RunPaths, record: dict[str, Any] | None) -> str | None:
+    """Why a run must stay, by its record, which is not changed."""
+    if record is None:
+        alive = lease.standing(paths.lease, None) != "dead"
+        return "it is just being made: wait until it has ended" if alive else None
+    if record["state"] not in records.ENDED and standing(paths, record) != "dead":
         place = whereabouts(paths, record) or f"{record['state']}, and alive"
         return f"it is {place}: wait until it has ended"
     with unlocked(paths.lease) as free:
@@ -186,7 +195,9 @@ def remove(paths: RunPaths, root: RootPaths) -> None:
     try:
         # Whoever pins or annotates the run holds this lock, and finds the run gone afterwards.
         with unlocked(paths.metadata) as free:
-            why = obstacle(paths) if free else "its record is being written"
+            # Not by `obstacle`, which may want to write the record and would wait for this lock.
+            record = records.load(paths) if paths.metadata.exists() else None
+            why = _reason(paths, record) if free else "its record is being written: try again"
             if why is not None:
                 msg = f"{paths.run_id}: {why}"
                 raise ConfigError(msg)

@@ -40,6 +40,7 @@ def spawn(
     Raises:
         OSError: no more processes or descriptors.
     """
+    claim_standard_descriptors()
     token = os.urandom(8).hex()
     ends = {name: os.pipe() for name in ("control", "status", "spec", "out", "err")}
     job = guardian.Job(
@@ -60,6 +61,13 @@ def spawn(
         os.close(ends[name][1 - side])
     pipes = {name: ends[name][side] for name, side in mine.items()}
     return Spawned(pid, token, pipes, hash_seed, foreground)
+
+
+def claim_standard_descriptors() -> None:
+    """Open what daemons leave closed, so that no pipe of ours becomes descriptor 0, 1 or 2."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004
+        pass
+    os.close(descriptor)
 
 
 def _argv(python: str, spec: int) -> list[str]:

@@ -88,6 +88,8 @@ class Supervisor:
         try:
             with self._signals_caught():
                 self._feed({**spec, "audit": str(audit)})
+                # Should the guardian be killed, its orphans come to us instead of to init.
+                guardian.prctl(guardian.PR_SET_CHILD_SUBREAPER, 1)
                 if meanwhile is not None:
                     meanwhile()
                 watch.follow()
@@ -182,7 +184,14 @@ class Supervisor:
     def rescue(self) -> None:
         """Kill the run from here: the guardian was killed, so its tree is lost."""
         child = int(self._facts.get("child", 0)) or -1
-        processes.end_all(lambda: processes.marked(self._token, child))
+        processes.end_all(
+            lambda: processes.marked(self._token, child) + processes.descendants(os.getpid())
+        )
+
+    @property
+    def token(self) -> str:
+        """What every process of the run carries in its environment."""
+        return self._token
 
     @property
     def watched(self) -> list[int]:

@@ -226,6 +226,7 @@ def collect(run: Run) -> None:
     from engram import audit_digest
 
     paths = run.paths
+    run.findings += folder.mend(run)
     folder.remove_tmp(paths)
     run.output_entries = hash_tree(paths.outputs)
     entries = [entry.as_json() for entry in run.output_entries]
