@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 __all__ = ["HOW", "SHELLS", "candidates", "completion_command"]
@@ -224,7 +224,7 @@ def keys(start: Path, name: str) -> list[str]:
     return [f"{key}=" for key in found] if "FILTER" in name else found
 
 
-def files(start: Path, word: str) -> Iterator[str] | list[str]:
+def files(start: Path, word: str) -> list[str]:
     """Folders, and experiment files in them, that begin with the word."""
     folder, slash, begun = word.rpartition("/")
     place = start / os.path.expanduser(folder + slash) if slash else start  # noqa: PTH111

@@ -63,7 +63,8 @@ RERUN = ("--rerun", "latest", "--recreate-environment")
 
 def real_uv():
     """Uv from PATH, or as the package of that name brings it."""
-    found = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    beside = os.pathsep.join((str(Path(sys.executable).parent), str(CHECKOUT / ".uv" / "bin")))
+    found = shutil.which("uv") or shutil.which("uv", path=beside)
     if found is None and importlib.util.find_spec("uv") is not None:
         import uv
 
