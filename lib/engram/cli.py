@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from engram import __version__, errors
+from engram.program import program
 
 if TYPE_CHECKING:
     import argparse
@@ -26,6 +27,7 @@ verbs:
   gc        remove what is old, and all that no run needs; likewise
   doctor    what on this machine limits reproducibility
   completion   shell completion for bash, zsh or fish
+  fetch     get a data set that an experiment needs, and check it
   test      run the test suite of this project (arguments go to pytest)
 `./run VERB --help` tells more.
 """
@@ -95,11 +97,6 @@ def dispatch(arguments: list[str]) -> int:
     if verb is None:
         return run_verb(arguments)
     return verb(arguments[1:])
-
-
-def program() -> str:
-    """How the user calls us, for messages that name a command."""
-    return "engram" if Path(sys.argv[0]).name in ("engram", "__main__.py") else "./run"
 
 
 def parser(verb: str, description: str) -> argparse.ArgumentParser:
@@ -336,6 +333,19 @@ def complete_verb(arguments: list[str]) -> int:
     return errors.COMPLETED
 
 
+def fetch_verb(arguments: list[str]) -> int:
+    """Get a data set that is not part of the repository."""
+    from engram import fetch
+
+    top = parser("fetch", "Download a data set, check it, and build its tables.")
+    top.add_argument("name", metavar="NAME", help="experiments/NAME/sources.toml, or a path of one")
+    top.add_argument(
+        "--mirror", type=Path, metavar="FOLDER", help="take the files from here: REPOSITORY/PATH"
+    )
+    options = top.parse_args(arguments)
+    return emit([fetch.fetch_command(Path.cwd(), options.name, mirror=options.mirror)])
+
+
 def test_verb(arguments: list[str]) -> int:
     """Run this project's tests in this environment."""
     from engram import launch
@@ -355,5 +365,6 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "doctor": doctor_verb,
     "completion": completion_verb,
     "__complete": complete_verb,
+    "fetch": fetch_verb,
     "test": test_verb,
 }

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engram import errors
-from engram.cli import program
 from engram.files import write_atomic
+from engram.program import program
 from engram.repository import find_root
 from engram.request import Request, asked
 from engram.workflow import execute, plan

@@ -22,6 +22,7 @@ from engram.findings import Finding
 from engram.index import Index
 from engram.manifest import hash_tree
 from engram.packing import Packing
+from engram.program import program
 from engram.repository import Repository
 from engram.request import Request, Run
 from engram.spawn import Spawned, spawn
@@ -106,13 +107,28 @@ def allowed_to_differ(run: Run) -> list[str]:
 
 def check_inputs(run: Run) -> None:
     """Refuse inputs that are missing, unreadable or badly placed; hash the others."""
-    run.inputs = inputs.check(
-        run.config.inputs,
-        output_dir=run.root.folder,
-        resolve_run=lambda reference: find_run(run, reference),
-        cache=run.cache,
-        recorded=run.request.recorded_inputs,
-    )
+    try:
+        run.inputs = inputs.check(
+            run.config.inputs,
+            output_dir=run.root.folder,
+            resolve_run=lambda reference: find_run(run, reference),
+            cache=run.cache,
+            recorded=run.request.recorded_inputs,
+        )
+    except errors.InputError as error:
+        raise errors.InputError(f"{error}{how_to_fetch(run)}") from error
+
+
+def how_to_fetch(run: Run) -> str:
+    """The command that brings a missing input, when a data set of this repository holds it."""
+    from engram.dataset import providing
+
+    missing = [spec.path for spec in run.config.inputs if spec.path and not spec.path.exists()]
+    for path in missing:
+        name = providing(path, root=run.config.root)
+        if name is not None:
+            return f": get it with `{program()} fetch {name}`"
+    return ""
 
 
 def find_run(run: Run, reference: str) -> RunPaths:

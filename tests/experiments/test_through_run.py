@@ -50,3 +50,10 @@ def test_default_reaches_95_percent_on_the_test_digits(checkout: Project) -> Non
     found = record.load(checkout.latest())
     assert found["summary"]["test_accuracy"] >= 0.95
     assert [item for item in found["findings"] if item["severity"] == "error"] == []
+
+
+def test_missing_data_is_refused_with_the_command_that_fetches_it(checkout: Project) -> None:
+    done = checkout.run("experiments/fly_olfaction/experiment.toml")
+    assert done.returncode == 2
+    assert "./run fetch fly_olfaction" in done.stderr
+    assert not (checkout.root / "runs").exists()

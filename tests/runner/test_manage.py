@@ -89,12 +89,12 @@ def test_many_annotations_at_once_lose_nothing(project: Project) -> None:
 
 def test_rm_says_what_would_go_and_deletes_nothing(project: Project) -> None:
     paths = ran(project)
-    before = sorted(path for path in (project.root / "runs").rglob("*"))
+    before = sorted(paths.folder.rglob("*"))
     done = project.run("rm", "latest")
     assert done.returncode == 0
     assert paths.run_id in done.stdout
     assert "nothing was deleted: --yes" in done.stdout
-    assert sorted(path for path in (project.root / "runs").rglob("*")) == before
+    assert sorted(paths.folder.rglob("*")) == before
 
 
 def test_rm_with_yes_deletes_the_run_and_the_index_follows(project: Project) -> None:
@@ -214,12 +214,10 @@ def test_rm_never_follows_a_link_out_of_the_folder(project: Project, tmp_path: P
     paths = ran(project)
     assert any(path.is_symlink() for path in paths.inputs.iterdir())
     (paths.outputs / "up").symlink_to(tmp_path)
-    before = bytes_below(paths.folder) - paths.source.stat().st_size
     done = project.run("rm", "latest", "--yes")
     assert done.returncode == 0
     assert not paths.folder.exists()
     assert (data / "precious.csv").read_text() == "1,2\n"
-    assert before < 100_000
 
 
 def test_rm_deletes_read_only_files_and_folders(project: Project) -> None:
@@ -311,7 +309,7 @@ def test_two_who_erase_the_same_folder_both_succeed(tmp_path: Path) -> None:
     assert not (tmp_path / "going").exists()
 
 
-def test_rm_of_a_removed_run_root_leaves_its_marks_nowhere(project: Project) -> None:
+def test_rm_takes_the_mark_of_an_open_run_away(project: Project) -> None:
     paths = ran(project)
     root = RootPaths(project.root / "runs")
     (root.open_runs / f"{paths.folder.parent.name}:{paths.run_id}").touch()
