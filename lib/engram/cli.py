@@ -245,8 +245,7 @@ def tag_verb(arguments: list[str]) -> int:
     top.add_argument("tags", nargs="*", metavar="TAG", help="to add; `list tag=TAG` finds it")
     top.add_argument("--remove", action="append", default=[], metavar="TAG", help="to take away")
     options = top.parse_intermixed_args(arguments)
-    print(manage.tag_command(Path.cwd(), options.run, options.tags, options.remove))
-    return errors.COMPLETED
+    return emit([manage.tag_command(Path.cwd(), options.run, options.tags, options.remove)])
 
 
 def note_verb(arguments: list[str]) -> int:
@@ -257,8 +256,7 @@ def note_verb(arguments: list[str]) -> int:
     top.add_argument("run", metavar="RUN", help=RUN_HELP)
     top.add_argument("text", nargs="+", metavar="TEXT", help="the sentence")
     options = top.parse_args(arguments)
-    print(manage.note_command(Path.cwd(), options.run, " ".join(options.text)))
-    return errors.COMPLETED
+    return emit([manage.note_command(Path.cwd(), options.run, " ".join(options.text))])
 
 
 def pin_verb(arguments: list[str]) -> int:
@@ -269,8 +267,7 @@ def pin_verb(arguments: list[str]) -> int:
     top.add_argument("run", metavar="RUN", help=RUN_HELP)
     top.add_argument("--remove", action="store_true", help="take the pin away")
     options = top.parse_args(arguments)
-    print(manage.pin_command(Path.cwd(), options.run, remove=options.remove))
-    return errors.COMPLETED
+    return emit([manage.pin_command(Path.cwd(), options.run, remove=options.remove)])
 
 
 def rm_verb(arguments: list[str]) -> int:
@@ -282,8 +279,7 @@ def rm_verb(arguments: list[str]) -> int:
     top.add_argument("runs", nargs="+", metavar="RUN", help=RUN_HELP)
     top.add_argument("--yes", action="store_true", help="do it")
     options = top.parse_intermixed_args(arguments)
-    print(removal.rm_command(Path.cwd(), options.runs, yes=options.yes))
-    return errors.COMPLETED
+    return emit([removal.rm_command(Path.cwd(), options.runs, yes=options.yes)])
 
 
 def gc_verb(arguments: list[str]) -> int:
@@ -301,7 +297,7 @@ def gc_verb(arguments: list[str]) -> int:
     age = None if options.older_than is None else config.parse_duration(options.older_than)
     wanted = garbage.Wanted(age, tuple(options.state), options.keep_last)
     text, code = garbage.gc_command(Path.cwd(), wanted, yes=options.yes)
-    print(text)
+    emit([text])
     return code
 
 
@@ -310,7 +306,7 @@ def doctor_verb(arguments: list[str]) -> int:
     from engram import doctor
 
     parser("doctor", "What on this machine limits reproducibility.").parse_args(arguments)
-    return doctor.doctor_command(Path.cwd())
+    return doctor.doctor_command(Path.cwd(), emit)
 
 
 def completion_verb(arguments: list[str]) -> int:
@@ -320,17 +316,14 @@ def completion_verb(arguments: list[str]) -> int:
     top = parser("completion", "Print a completion script for ./run and engram.")
     top.epilog = completion.HOW
     top.add_argument("shell", choices=completion.SHELLS)
-    print(completion.completion_command(top.parse_args(arguments).shell))
-    return errors.COMPLETED
+    return emit([completion.completion_command(top.parse_args(arguments).shell)])
 
 
 def complete_verb(arguments: list[str]) -> int:
     """Answer a completion script: what may stand at the last of the words."""
     from engram import completion
 
-    for found in completion.candidates(Path.cwd(), arguments):
-        print(found)
-    return errors.COMPLETED
+    return emit(completion.candidates(Path.cwd(), arguments))
 
 
 def fetch_verb(arguments: list[str]) -> int:

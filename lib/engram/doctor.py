@@ -59,20 +59,25 @@ class Place(NamedTuple):
     record: dict[str, object] | None
 
 
-def doctor_command(start: Path) -> int:
-    """Print every check, one line each, as it is made.
+def doctor_command(start: Path, emit: Callable[[Iterable[str]], object]) -> int:
+    """Say what every check found, as it is made.
 
     Args:
         start: where the person stands.
+        emit: prints the lines that it draws.
 
     Returns:
         COMPLETED, or INCOMPLETE when something is broken.
     """
     counts = dict.fromkeys((OK, WARN, BROKEN), 0)
-    for check in examine(start):
-        counts[check.level] += 1
-        print(check, flush=True)
-    print(f"{counts[OK]} ok, {counts[WARN]} to know about, {counts[BROKEN]} broken")
+
+    def lines() -> Iterator[str]:
+        for check in examine(start):
+            counts[check.level] += 1
+            yield str(check)
+        yield f"{counts[OK]} ok, {counts[WARN]} to know about, {counts[BROKEN]} broken"
+
+    emit(lines())
     return errors.INCOMPLETE if counts[BROKEN] else errors.COMPLETED
 
 

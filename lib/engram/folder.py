@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from engram.paths import RunPaths
     from engram.request import Run
 
-__all__ = ["keep_code", "keep_inputs", "make", "mend", "remove_tmp"]
+__all__ = ["keep_code", "keep_inputs", "keep_source", "make", "mend", "remove_tmp"]
 
 
 def make(run: Run) -> None:
@@ -45,15 +45,10 @@ def hide_from_git(run_root: Path) -> None:
 
 
 def keep_code(run: Run) -> None:
-    """Put what is needed to run this code again into the run folder: pack, patch, lock file."""
+    """Put what belongs to the code into the run folder: lock file, patch, pack if it is there."""
     paths, recorded = run.paths, run.request.recorded_code
     if run.snapshot is None:
         return
-    source = run.root.source(run.snapshot.commit)
-    if not source.exists():
-        make_source(run, source)
-    files.link_or_copy(source, paths.source)
-    run.code["source_sha256"] = hash_file(paths.source)
     lock_file = run.snapshot.path / "uv.lock"
     if lock_file.is_file():
         files.write_atomic(paths.lock_file, lock_file.read_bytes())
@@ -61,6 +56,31 @@ def keep_code(run: Run) -> None:
     if patch is not None:
         files.write_atomic(paths.patch, patch)
         run.code["patch_sha256"] = hashlib.sha256(patch).hexdigest()
+    keep_source(run, wait=False)
+
+
+def keep_source(run: Run, *, wait: bool) -> bool:
+    """Give the run folder the commit's pack, which makes it independent of the repository.
+
+    Args:
+        run: its record, when it is born already, is brought up to date.
+        wait: whether to wait for a pack that is still being written.
+
+    Returns:
+        Whether nothing is left to be done.
+    """
+    if run.snapshot is None or run.code["source_sha256"] is not None:
+        return True
+    source = run.root.source(run.snapshot.commit)
+    if not source.exists() and not (wait or run.packing is None or run.packing.done()):
+        return False
+    if not source.exists():
+        make_source(run, source)
+    files.link_or_copy(source, run.paths.source)
+    run.code["source_sha256"] = hash_file(run.paths.source)
+    if run.born:
+        run.record = record.change(run.paths, code=run.code)
+    return True
 
 
 def make_source(run: Run, source: Path) -> None:

@@ -25,6 +25,8 @@ __all__ = ["FRESH_S", "UNUSED_S", "Leftover", "Needs", "in_cache", "in_repositor
 
 # A run takes its snapshot a moment before anybody can read in its record that it does.
 FRESH_S = 60.0
+# A file that a runner makes under a passing name is a dead one's when it rests so long.
+ABANDONED_S = 3600.0
 # What only saves time is kept this long after its last use.
 UNUSED_S = 30 * 86400.0
 REFS = "refs/engram/"
@@ -69,10 +71,13 @@ def in_root(root: RootPaths, needs: Needs | None) -> Iterator[Leftover]:
     """
     for path in left_aside(root):
         yield _of("half-removed run", path)
-    if needs is None or not root.sources.is_dir():
+    for path in _files(root.sources):
+        if path.suffix == ".tmp" and _rests(path, ABANDONED_S):
+            yield _of("unfinished file", path)
+    if needs is None:
         return
-    for path in sorted(root.sources.iterdir()):
-        if path.suffix == ".pack" and path.stem not in needs.commits and not _fresh(path):
+    for path in _files(root.sources):
+        if path.suffix == ".pack" and path.stem not in needs.commits and _rests(path, FRESH_S):
             yield _of("source pack", path)
 
 
@@ -84,8 +89,11 @@ def in_cache(cache: CachePaths, needs: Needs) -> Iterator[Leftover]:
     kept = {path.name for path in _folders(cache.snapshots)} - gone
     yield from _bytecode(cache, kept)
     for path in _folders(cache.scratch("live").parent):
-        if path.name not in kept | {"live"} and not _fresh(path):
+        if path.name not in kept | {"live"} and _rests(path, FRESH_S):
             yield _of("scratch folder", path)
+    for path in _files(cache.packs):
+        if _rests(path, ABANDONED_S):
+            yield _of("unfinished file", path)
     yield from _environments(cache, needs)
 
 
@@ -101,9 +109,16 @@ def _folders(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir() and not path.is_symlink())
 
 
-def _fresh(path: Path) -> bool:
-    """Whether a path was touched a moment ago."""
-    return time.time() - _changed(path) < FRESH_S
+def _files(parent: Path) -> list[Path]:
+    """The files in a folder; none when it is missing."""
+    if not parent.is_dir():
+        return []
+    return sorted(path for path in parent.iterdir() if path.is_file())
+
+
+def _rests(path: Path, seconds: float) -> bool:
+    """Whether nobody has touched a path for so long."""
+    return time.time() - _changed(path) >= seconds
 
 
 def _changed(path: Path) -> float:
@@ -120,14 +135,14 @@ def _snapshots(cache: CachePaths, needs: Needs) -> Iterator[Leftover]:
         return
     parts: dict[str, list[Path]] = {}
     for path in sorted(cache.snapshots.iterdir()):
-        if path.suffix != ".lock":
+        if path.suffix != ".lock" and not path.name.startswith("."):
             parts.setdefault(path.name.partition(".")[0], []).append(path)
     for commit, paths in parts.items():
         lock = cache.snapshots / f"{commit}.lock"
         used = needs.commits.get(commit)
         idle = used is None or time.time() - used > UNUSED_S
         with unlocked(lock) as free:
-            if free and idle and not _fresh(lock):
+            if free and idle and _rests(lock, FRESH_S):
                 remove = partial(_discard, cache, commit, paths)
                 yield Leftover("snapshot", commit, Weight(*paths), remove)
 
@@ -199,7 +214,7 @@ def _refs(git_dir: Path, commits: Iterable[str]) -> Iterator[Leftover]:
     git = Git.of_objects(git_dir)
     listed = git.run("for-each-ref", "--format=%(refname)", REFS).decode().split()
     for ref in sorted(set(listed) - {REFS + commit for commit in commits}):
-        if not _fresh(git_dir / ref):
+        if _rests(git_dir / ref, FRESH_S):
             remove = partial(git.run, "update-ref", "-d", ref, ref.removeprefix(REFS))
             yield Leftover("hidden ref", ref, Weight(), partial(_call, remove))
 

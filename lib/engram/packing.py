@@ -32,9 +32,18 @@ class Packing:
         self.repository = repository
         self.commit = commit
         self.path = repository.cache.packs / f"{commit}.pack"
+        self._failed = False
         self._pid: int | None = os.fork()
         if self._pid == 0:
             write_and_leave(repository, commit, self.path)
+
+    def done(self) -> bool:
+        """Whether `finish` would not have to wait."""
+        if self._pid is not None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                self._pid, self._failed = None, status != 0
+        return self._pid is None
 
     def finish(self) -> Path:
         """Wait for the pack; what the process could not write is tried again here, to say why.
@@ -48,9 +57,9 @@ class Packing:
         """
         if self._pid is not None:
             _, status = os.waitpid(self._pid, 0)
-            self._pid = None
-            if status != 0:
-                self.repository.archive(self.commit, self.path)
+            self._pid, self._failed = None, status != 0
+        if self._failed:
+            self.repository.archive(self.commit, self.path)
         return self.path
 
     def abandon(self) -> None:

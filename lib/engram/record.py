@@ -284,7 +284,7 @@ def _check_shape(record: Any, paths: RunPaths) -> None:  # noqa: ANN401
 def is_intact(paths: RunPaths, record: dict[str, Any]) -> bool:
     """Whether the record on the disk is the one its runner last wrote."""
     try:
-        return record_sha256(load(paths)) == record["record_sha256"]
+        return record_sha256(load(paths)) == str(record["record_sha256"])
     except (RunNotFoundError, StoreError):
         return False
 

@@ -110,6 +110,11 @@ class Run:
         self.comparison: dict[str, Any] | None = None
 
     @property
+    def born(self) -> bool:
+        """Whether the run has a record already."""
+        return hasattr(self, "record")
+
+    @property
     def supervised(self) -> Supervisor:
         """The child, once it is started."""
         if self.supervisor is None:

@@ -63,7 +63,7 @@ class Supervisor:
         show: bool = True,
         timeout_s: float | None = None,
         grace_s: float = 10.0,
-        meanwhile: Callable[[], None] | None = None,
+        meanwhile: Callable[[], bool] | None = None,
     ) -> Outcome:
         """Run the experiment and wait for its end.
 
@@ -75,7 +75,7 @@ class Supervisor:
             show: whether to copy both streams to the runner's own.
             timeout_s: seconds until the run is ended, None for never.
             grace_s: seconds between asking the child to end and killing it.
-            meanwhile: called once the child has begun; it must be quick.
+            meanwhile: called while the child runs, until it returns True; it must be quick.
 
         Raises:
             OSError: a log cannot be made.
@@ -85,13 +85,12 @@ class Supervisor:
         streams = [Stream(self._out, log_out, 1 if show else None)]
         streams.append(Stream(self._err, log_err, 2 if show else None))
         watch = Watch(self, streams, Path(audit), timeout_s=timeout_s, grace_s=grace_s)
+        watch.meanwhile = meanwhile
         try:
             with self._signals_caught():
                 self._feed({**spec, "audit": str(audit)})
                 # Should the guardian be killed, its orphans come to us instead of to init.
                 guardian.prctl(guardian.PR_SET_CHILD_SUBREAPER, 1)
-                if meanwhile is not None:
-                    meanwhile()
                 watch.follow()
                 return watch.outcome()
         finally:

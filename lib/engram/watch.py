@@ -14,6 +14,8 @@ from engram.outcome import Facts, Outcome, judge, last_words
 from engram.streams import Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from engram.sampling import GpuSampler, Sampler
 
 FIRST_SAMPLE_S = 0.1
@@ -80,6 +82,7 @@ class Watch:
         self.next_sample = self.began + FIRST_SAMPLE_S
         self.gpu: GpuSampler | None = None
         self.next_gpu: float | None = self.began + GPU_FIRST_S
+        self.meanwhile: Callable[[], bool] | None = None  # work for idle moments, until True
 
     @property
     def over(self) -> bool:
@@ -88,6 +91,7 @@ class Watch:
 
     def follow(self) -> None:
         """Serve streams, signals and clocks until the run is over and its output is saved."""
+        self._use_time()
         while not self.over:
             self._turn(self._patience_s())
             self._clocks()
@@ -133,7 +137,12 @@ class Watch:
         if now >= self.next_sample and not self.over:
             self._sample(now)
 
+    def _use_time(self) -> None:
+        if self.meanwhile is not None and self.meanwhile():
+            self.meanwhile = None
+
     def _sample(self, now: float) -> None:
+        self._use_time()
         from engram import sampling  # a short run needs none of what this imports
 
         child = self.facts.get("child")

@@ -81,7 +81,7 @@ def look_at_code(run: Run) -> None:
     """Find out which commit this is, and refuse what no commit records."""
     config, request = run.config, run.request
     if request.recorded_code is not None:
-        run.code = dict(request.recorded_code.code)
+        run.code = {**request.recorded_code.code, "source_sha256": None}
         run.script_blob = request.recorded_code.script_blob
         run.findings += facts.code_findings(run.code)
         with contextlib.suppress(errors.ConfigError):
@@ -230,11 +230,16 @@ def run_script(run: Run) -> None:
     run.findings.extend(run.outcome.findings)
 
 
-def use_waiting_time(run: Run) -> None:
-    """While the script runs: see which other runs died, and import what is needed afterwards."""
+def use_waiting_time(run: Run) -> bool:
+    """While the script runs: import what is needed afterwards, see which runs died, keep the code.
+
+    Returns:
+        Whether nothing is left to be done.
+    """
     from engram import audit_digest, readme  # noqa: F401
 
     open_runs.reconcile_others(run.root, run.paths)
+    return folder.keep_source(run, wait=False)
 
 
 def collect(run: Run) -> None:
@@ -242,6 +247,7 @@ def collect(run: Run) -> None:
     from engram import audit_digest
 
     paths = run.paths
+    folder.keep_source(run, wait=True)
     run.findings += folder.mend(run)
     folder.remove_tmp(paths)
     run.output_entries = hash_tree(paths.outputs)
@@ -381,7 +387,7 @@ def execute(
 
 def end_unfinished(run: Run, error: BaseException) -> None:
     """Say in a born record that the runner itself could not bring the run to its end."""
-    if not hasattr(run, "record") or run.record["state"] in record.ENDED:
+    if not run.born or run.record["state"] in record.ENDED:
         return
     interrupted = isinstance(error, KeyboardInterrupt)
     cause = "the runner was interrupted" if interrupted else f"the runner failed: {error!r}"

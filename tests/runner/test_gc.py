@@ -414,6 +414,20 @@ def test_gc_leaves_an_environment_that_is_being_made(project: Project) -> None:
     assert folder.exists()
 
 
+def test_gc_collects_packs_that_a_killed_runner_left_unfinished(project: Project) -> None:
+    ran(project)
+    left = [cache(project) / "packs/abc.pack", project.root / "runs/.engram/sources/.x.pack.9.tmp"]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"PACK")
+    assert "nothing to do" in gc(project, "--yes")
+    for path in left:
+        os.utime(path, (0, 0))
+    assert "2 unfinished files" in gc(project, "--yes")
+    assert not any(path.exists() for path in left)
+    assert "nothing to do" in gc(project)
+
+
 def test_gc_outside_of_everything_is_refused(project: Project, tmp_path: Path) -> None:
     (tmp_path / "nowhere").mkdir()
     done = project.run("gc", cwd=tmp_path / "nowhere")
@@ -451,7 +465,8 @@ def test_gc_collects_the_hidden_refs_of_submodules(project: Project, tmp_path: P
     inner.write("value.py", "VALUE = 1\n")
     inner.git("init", "-q", "-b", "main")
     commit = inner.commit()
-    project.git("-c", "protocol.file.allow=always", "submodule", "add", "-q", str(inner.root), "sub")
+    allow = ("-c", "protocol.file.allow=always")
+    project.git(*allow, "submodule", "add", "-q", str(inner.root), "sub")
     project.commit()
     ran(project)
     modules = project.root / ".git/modules/sub"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from conftest import CHECKOUT, EXPERIMENT, Project
 
 from engram import record
+from engram.manifest import hash_file
 
 SECRETS = {
     "FOO_SECRET": "hunter2secret",
@@ -361,3 +363,28 @@ def test_wandb_without_account_or_network_runs_offline_and_is_recorded(project: 
     assert "wandb_offline" in [item["code"] for item in found["findings"]]
     assert [item for item in found["findings"] if item["severity"] == "error"] == []
     assert project.latest().metrics.read_text() == '{"step": 1, "loss": 0.5}\n'
+
+
+def test_first_run_of_a_commit_keeps_its_pack_even_when_killed(project: Project) -> None:
+    project.write(
+        "work.py",
+        "import time\n"
+        "def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None):\n"
+        "    print('up', flush=True)\n"
+        "    time.sleep(600)\n",
+    )
+    project.commit()
+    started = project.start("experiment.toml")
+    assert started.stdout is not None
+    assert started.stdout.readline() == "up\n"
+    end = time.monotonic() + 10
+    while record.load(project.latest())["code"]["source_sha256"] is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    started.kill()
+    started.communicate()
+    project.run("list")
+    found = project.record()
+    assert found["state"] == "killed"
+    assert hash_file(project.latest().source) == found["code"]["source_sha256"]
+    assert project.run("verify", "latest").returncode == 0
