@@ -91,17 +91,23 @@ def gc_command(start: Path, wanted: Wanted, *, yes: bool = False) -> tuple[str, 
         msg = f"--keep-last {wanted.keep_last!r} is negative: write 0 to keep none"
         raise errors.ConfigError(msg)
     plan = make_plan(start, wanted)
-    lines = [*([table(plan.runs)] if plan.runs else []), *summary(plan.leftovers), *plan.reasons]
     if not (plan.runs or plan.leftovers):
-        return "\n".join([*lines, AGAIN]), errors.COMPLETED
+        return "\n".join([*plan.reasons, AGAIN]), errors.COMPLETED
+    lines = [table(plan.runs)] if plan.runs else []
     if not yes:
-        freed = weigh(
-            [*(one.weight for one in plan.runs), *(item.weight for item in plan.leftovers)]
-        )
-        return "\n".join([*lines, f"{size(freed)} would be freed; {DRY}"]), errors.COMPLETED
-    freed, failures = carry_out(plan)
-    lines += [f"not removed: {failure}" for failure in failures] + [f"{size(freed)} freed"]
-    return "\n".join(lines), errors.INCOMPLETE if failures else errors.COMPLETED
+        freed = weigh([*(one.weight for one in plan.runs), *(i.weight for i in plan.leftovers)])
+        told = f"{size(freed)} would be freed; {DRY}"
+        lines += [*summary(plan.leftovers), *plan.reasons, told]
+        return "\n".join(lines), errors.COMPLETED
+    gone, failures = carry_out(
+        (one.weight, partial(remove, one.paths, one.root)) for one in plan.runs
+    )
+    # Looked at again: deleting takes time, and a run may have stayed or been started meanwhile.
+    rest = make_plan(start, Wanted()).leftovers
+    more, failed = carry_out((item.weight, item.remove) for item in rest)
+    lines += [*summary(rest), *plan.reasons, *failures, *failed]
+    lines.append(f"{size(weigh([*gone, *more]))} freed")
+    return "\n".join(lines), errors.INCOMPLETE if failures or failed else errors.COMPLETED
 
 
 def make_plan(start: Path, wanted: Wanted) -> Plan:
@@ -123,13 +129,14 @@ def make_plan(start: Path, wanted: Wanted) -> Plan:
         reasons.append(f"snapshots, packs and refs are kept: {doubt}")
     else:
         needs = needed(row.paths for row in everywhere if row.paths.folder not in going)
-    leftovers = [item for root in own for item in in_root(root, needs)]
+    leftovers: list[Leftover] = []
     if needs is not None:
         caches = [CachePaths(root.store / "cache") for root in own]
         if repository is not None:
             caches.append(repository.cache)
             leftovers += in_repository(repository.common_dir, needs)
         leftovers += [item for cache in caches for item in in_cache(cache, needs)]
+    leftovers += [item for root in own for item in in_root(root, needs)]
     return Plan(doomed, leftovers, reasons)
 
 
@@ -271,25 +278,24 @@ def weigh(weights: Iterable[Weight], *, whole: bool = False) -> int:
     return total.size if whole else total.freed
 
 
-def carry_out(plan: Plan) -> tuple[int, list[str]]:
-    """Remove everything; what cannot be removed does not stop the rest.
+def carry_out(
+    acts: Iterable[tuple[Weight, Callable[[], None]]],
+) -> tuple[list[Weight], list[str]]:
+    """Remove things; what cannot be removed does not stop the rest.
+
+    Args:
+        acts: the weight of each thing, and what removes it.
 
     Returns:
-        The bytes freed, and what failed.
+        The weights of what is gone, and a line for each failure.
     """
     gone: list[Weight] = []
     failures: list[str] = []
-
-    def attempt(weight: Weight, act: Callable[[], None]) -> None:
+    for weight, act in acts:
         try:
             act()
         except (errors.RunnerError, OSError) as error:
-            failures.append(str(error))
+            failures.append(f"not removed: {error}")
         else:
             gone.append(weight)
-
-    for one in plan.runs:
-        attempt(one.weight, partial(remove, one.paths, one.root))
-    for item in plan.leftovers:
-        attempt(item.weight, item.remove)
-    return weigh(gone), failures
+    return gone, failures

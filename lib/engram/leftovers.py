@@ -69,16 +69,14 @@ def in_root(root: RootPaths, needs: Needs | None) -> Iterator[Leftover]:
         root: the run root.
         needs: of the runs that stay; None when that is not known, and what they may need stays.
     """
-    for path in left_aside(root):
-        yield _of("half-removed run", path)
     for path in _files(root.sources):
         if path.suffix == ".tmp" and _rests(path, ABANDONED_S):
             yield _of("unfinished file", path)
-    if needs is None:
-        return
-    for path in _files(root.sources):
+    for path in _files(root.sources) if needs is not None else ():
         if path.suffix == ".pack" and path.stem not in needs.commits and _rests(path, FRESH_S):
             yield _of("source pack", path)
+    for path in left_aside(root):
+        yield _of("half-removed run", path)
 
 
 def in_cache(cache: CachePaths, needs: Needs) -> Iterator[Leftover]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,8 @@ import pytest
 from conftest import CHECKOUT, Project
 from made_runs import make_run
 
-from engram import lease, record
+from engram import garbage, lease, record
+from engram.errors import ConfigError
 from engram.garbage import Wanted, choose, out_of_reach
 from engram.index import Index
 from engram.paths import RootPaths, RunPaths
@@ -365,6 +367,44 @@ def test_killed_removal_is_finished_by_the_next_gc(project: Project) -> None:
     assert "1 half-removed run" in gc(project)
     gc(project, "--yes")
     assert list((project.root / "runs/.engram/trash").iterdir()) == []
+
+
+def test_gc_killed_at_any_moment_leaves_every_run_whole_or_gone(project: Project) -> None:
+    moments = random.Random(20261121)
+    made: dict[str, int] = {}
+    for _ in range(8):
+        for _ in range(3):
+            paths = make_run(project.root / "runs", name="project")
+            for i in range(300):
+                (paths.outputs / str(i)).write_text("x")
+            made[paths.run_id] = sum(1 for _ in paths.folder.rglob("*"))
+        started = project.start("gc", "--keep-last", "0", "--yes")
+        time.sleep(moments.uniform(0.05, 0.3))
+        started.kill()
+        started.communicate()
+        for run_id in ids(project):
+            (paths,) = (paths for paths in project.runs() if paths.run_id == run_id)
+            assert sum(1 for _ in paths.folder.rglob("*")) == made[run_id]
+    gc(project, "--keep-last", "0", "--yes")
+    assert ids(project) == set()
+    assert list((project.root / "runs/.engram/trash").iterdir()) == []
+
+
+def test_a_run_that_could_not_be_removed_keeps_what_it_needs(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran(project)
+    let_rest(project)
+
+    def fail(paths: RunPaths, root: RootPaths) -> None:
+        msg = f"{paths.run_id}: pinned meanwhile"
+        raise ConfigError(msg)
+
+    monkeypatch.setattr(garbage, "remove", fail)
+    text, code = garbage.gc_command(project.root, Wanted(keep_last=0), yes=True)
+    assert code == 1
+    assert "pinned meanwhile" in text
+    assert len(snapshots(project)) == len(packs(project)) == len(hidden_refs(project)) == 1
 
 
 def test_gc_reports_the_bytes_it_frees(project: Project) -> None:
