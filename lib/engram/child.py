@@ -56,8 +56,8 @@ def main(fd: int) -> int:
         The exit code of the process.
     """
     environment = audit.environment_roots()
-    _load_while_waiting()
     try:
+        _load_while_waiting()
         spec = _read_spec(fd)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -187,7 +187,7 @@ def run_verb(arguments: list[str]) -> int:
 
 def list_verb(arguments: list[str]) -> int:
     """Print a table of runs."""
-    from engram import runs
+    from engram import store
 
     top = parser("list", "List runs, the newest first.")
     top.epilog = (
@@ -200,7 +200,7 @@ def list_verb(arguments: list[str]) -> int:
     top.add_argument("--limit", type=int, metavar="N", help="at most N rows")
     top.add_argument("--json", action="store_true", help="machine-readable")
     options = top.parse_intermixed_args(joined(arguments, "--sort"))
-    lines = runs.list_lines(
+    lines = store.list_lines(
         Path.cwd(), options.filters, sort=options.sort, limit=options.limit, as_json=options.json
     )
     return emit(lines)
@@ -216,14 +216,16 @@ def joined(arguments: list[str], option: str) -> list[str]:
 
 def show_verb(arguments: list[str]) -> int:
     """Print one run."""
-    from engram import runs
+    from engram import store
 
     top = parser("show", "Show one run.")
     top.add_argument("run", metavar="RUN", help=RUN_HELP)
     top.add_argument("--lineage", action="store_true", help="its parents and children")
     top.add_argument("--json", action="store_true", help="the record as it stands")
     options = top.parse_args(arguments)
-    text = runs.show_command(Path.cwd(), options.run, lineage=options.lineage, as_json=options.json)
+    text = store.show_command(
+        Path.cwd(), options.run, lineage=options.lineage, as_json=options.json
+    )
     return emit([text])
 
 

@@ -201,21 +201,20 @@ def values(start: Path, name: str, word: str) -> list[str]:
 
 def runs(start: Path, word: str) -> list[str]:
     """The newest runs, `latest`, and latest:NAME of each experiment."""
-    from engram.runs import Store
+    from engram.store import Store
 
     store = Store.for_root(start)
     experiments = sorted({name for index in store.indices for name in index.places()})
     latest = ["latest", *(f"latest:{name}" for name in experiments)]
+    # One who types an id may mean any; one who only looks, the newest.
     newest = store.list_runs(limit=None if word[:1].isdigit() else NEWEST)
-    ids = [row.run_id for row in newest]
-    # What people remember of an id is its end.
-    return [*latest, *ids] if word else [*latest, *ids[:NEWEST]]
+    return [*latest, *(row.run_id for row in newest)]
 
 
 def keys(start: Path, name: str) -> list[str]:
     """What runs can be filtered, or sorted, by."""
     from engram.filters import KEYS
-    from engram.runs import Store
+    from engram.store import Store
 
     store = Store.for_root(start)
     for index in store.indices:

@@ -132,12 +132,19 @@ class _Places(NamedTuple):
 
 def _name(table: Table, source: Path) -> str:
     """The experiment's name, which is also the folder of its runs."""
-    default = source.parent.name if source.stem == "experiment" else source.stem
-    name = table.text("name", default or "experiment")
+    given = source.parent.name if source.stem == "experiment" else source.stem
+    name = table.text("name", usable_name(given))
     if not _is_name(name) or name.startswith((".", " ")) or len(name) > MAX_NAME:
         what = f"a folder name of at most {MAX_NAME} characters without slashes or a leading dot"
         table.refuse("name", name, what)
     return name
+
+
+def usable_name(text: str) -> str:
+    """Reduce the name of a file or folder, which nobody chose for this, to one that can be used."""
+    printable = text.encode("utf-8", "replace").decode()
+    kept = "".join(c if c.isprintable() and c not in "/\\" else "-" for c in printable)
+    return kept.strip(" .-")[:MAX_NAME] or "experiment"
 
 
 def _is_name(text: str) -> bool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from engram.paths import CachePaths
     from engram.repository import Repository
-    from engram.runs import Store
+    from engram.store import Store
 
 __all__ = ["BROKEN", "OK", "WARN", "Check", "Place", "doctor_command", "examine"]
 
@@ -104,7 +104,7 @@ def look_around(start: Path, scratch: Path) -> Place:
     from engram import record as records
     from engram.paths import CachePaths
     from engram.repository import Repository, find_root
-    from engram.runs import Store
+    from engram.store import Store
 
     try:
         repository = Repository(find_root(start))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from typing import TYPE_CHECKING
 
 from engram import files, inputs, open_runs, record, roots
 from engram.config import resolved
+from engram.errors import StoreError
 from engram.findings import Finding
 from engram.index import Index
 from engram.lease import Lease
@@ -20,7 +22,18 @@ if TYPE_CHECKING:
     from engram.paths import RunPaths
     from engram.request import Run
 
-__all__ = ["keep_code", "keep_inputs", "keep_source", "make", "mend", "remove_tmp"]
+RESERVE_BYTES = 1 << 20
+
+__all__ = [
+    "keep_code",
+    "keep_inputs",
+    "keep_source",
+    "make",
+    "mend",
+    "release_reserve",
+    "remove_tmp",
+    "unmake",
+]
 
 
 def make(run: Run) -> None:
@@ -34,14 +47,47 @@ def make(run: Run) -> None:
     roots.register(run.cache, run.root.folder)
     open_runs.opened(run.root, paths)
     Index(run.root).note(paths.folder)
+    take_reserve(paths)
+
+
+def unmake(run: Run) -> None:
+    """Take back a folder that never got a record: it is nobody's yet."""
+    if not hasattr(run, "paths"):
+        return
+    import shutil
+
+    shutil.rmtree(run.paths.folder, ignore_errors=True)
+    open_runs.closed(run.root, run.paths)
+
+
+def take_reserve(paths: RunPaths) -> None:
+    """Set some disk aside, so that the end of a run that fills the disk can still be recorded."""
+    with paths.reserve.open("wb") as stream, contextlib.suppress(OSError):
+        os.posix_fallocate(stream.fileno(), 0, RESERVE_BYTES)
+
+
+def release_reserve(paths: RunPaths) -> None:
+    """Give the reserve back."""
+    with contextlib.suppress(OSError):
+        paths.reserve.unlink(missing_ok=True)
 
 
 def hide_from_git(run_root: Path) -> None:
-    """Make a new run root ignore itself: git would list every file of every run at each start."""
-    if not run_root.exists():
-        with contextlib.suppress(FileExistsError):
-            run_root.mkdir(parents=True)
+    """Make a new run root ignore itself: git would list every file of every run at each start.
+
+    Raises:
+        StoreError: it cannot be made; a link may lead to a disk that is not there.
+    """
+    if run_root.exists():
+        return
+    if run_root.is_symlink():
+        msg = f"the run root {str(run_root)!r} is a link to {str(run_root.readlink())!r}, which is"
+        raise StoreError(f"{msg} missing: mount that disk, or remove the link")
+    try:
+        run_root.mkdir(parents=True, exist_ok=True)
         files.write_atomic(run_root / ".gitignore", b"*\n")
+    except OSError as error:
+        raise record.store_error(run_root, error) from error
 
 
 def keep_code(run: Run) -> None:

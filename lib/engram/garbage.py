@@ -24,7 +24,7 @@ from engram.removal import (
     widest_store,
 )
 from engram.repository import Repository, find_root
-from engram.runs import Store
+from engram.store import Store
 from engram.table import epoch, size
 from engram.trash import Weight
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engram import errors
+from engram.execute import execute
 from engram.files import write_atomic
-from engram.program import program
 from engram.repository import find_root
 from engram.request import Request, asked
-from engram.workflow import execute, plan
+from engram.workflow import plan
 
 if TYPE_CHECKING:
     import argparse
@@ -104,7 +104,10 @@ def print_start(run: Run) -> None:
 
 def print_end(run: Run) -> None:
     """Say how it ended, what came out, what was found, and how to repeat it."""
+    from engram.readme import command  # it was needed a moment ago, not before
+
     record = run.record
+    call = command(record)
     cause = "" if record["state"] == "completed" else f": {record['exit']['cause']}"
     say(f"{record['state']} in {record['times']['run_s']:.1f} s{cause}")
     for key, value in (record["summary"] or {}).items():
@@ -113,9 +116,9 @@ def print_end(run: Run) -> None:
         say(f"    {item['severity']}: {item['message']}")
     say(f"    {shown(run.paths.folder)}")
     if record["state"] != "completed" and run.paths.checkpoints.is_dir():
-        say(f"continue it: {program()} --resume {run.paths.run_id}")
+        say(f"continue it: {call} --resume {run.paths.run_id}")
     if not record["code"]["live"]:
-        say(f"repeat it: {program()} --rerun {run.paths.run_id}")
+        say(f"repeat it: {call} --rerun {run.paths.run_id}")
 
 
 def say(line: str) -> None:

@@ -72,9 +72,11 @@ def in_root(root: RootPaths, needs: Needs | None) -> Iterator[Leftover]:
     for path in _files(root.sources):
         if path.suffix == ".tmp" and _rests(path, ABANDONED_S):
             yield _of("unfinished file", path)
-    for path in _files(root.sources) if needs is not None else ():
-        if path.suffix == ".pack" and path.stem not in needs.commits and _rests(path, FRESH_S):
-            yield _of("source pack", path)
+    if needs is not None:
+        for path in _files(root.sources):
+            wanted = path.suffix != ".pack" or path.stem in needs.commits
+            if not wanted and _rests(path, FRESH_S):
+                yield _of("source pack", path)
     for path in left_aside(root):
         yield _of("half-removed run", path)
 

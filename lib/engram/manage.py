@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from engram import record as records
 from engram.errors import ConfigError
-from engram.runs import Store
+from engram.store import Store
 from engram.table import printable
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ def reconcile_others(root: RootPaths, own: RunPaths) -> None:
     from engram.errors import RunnerError
     from engram.index import Index
     from engram.paths import RunPaths
-    from engram.reconcile import reconcile
+    from engram.reconcile import reconcile, unborn
     from engram.record import ENDED
 
     for name in others:
@@ -48,8 +48,8 @@ def reconcile_others(root: RootPaths, own: RunPaths) -> None:
         try:
             ended = reconcile(paths)["state"] in ENDED
         except RunnerError:
-            # No record: it was deleted, is just being made, or was never born; `list` tells which.
-            ended = not paths.folder.exists()
+            # No record: it was deleted, is just being made, or was never born.
+            ended = not paths.folder.exists() or unborn(paths)[0] in ENDED
         if ended:
             closed(root, paths)
             if paths.folder.exists():

@@ -129,6 +129,11 @@ class RunPaths(NamedTuple):
         return self.provenance / "wandb.json"
 
     @property
+    def reserve(self) -> Path:
+        """Disk space set aside while the run goes on."""
+        return self.provenance / "reserve"
+
+    @property
     def lease(self) -> Path:
         """Locked for the runner's life."""
         return self.provenance / "lease"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ def reconcile(paths: RunPaths) -> dict[str, Any]:
     if record["state"] in records.ENDED or standing(paths, record) != "dead":
         return record
     _end_orphans(record)
+    _release_reserve(paths)
     final = _epitaph(paths, record)
     try:
         record = records.change(paths, state="killed", **final)
@@ -58,6 +60,12 @@ def _end_orphans(record: dict[str, Any]) -> None:
     token = (record.get("lease") or {}).get("guard")
     if token:
         processes.end_all(lambda: processes.marked(token, -1))
+
+
+def _release_reserve(paths: RunPaths) -> None:
+    """Give back the disk space that the runner had set aside; a read-only folder keeps it."""
+    with contextlib.suppress(OSError):
+        paths.reserve.unlink(missing_ok=True)
 
 
 def standing(paths: RunPaths, record: dict[str, Any]) -> str:

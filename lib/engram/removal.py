@@ -13,7 +13,7 @@ from engram.errors import ConfigError, RunnerError, RunNotFoundError, StoreError
 from engram.index import Index
 from engram.paths import RootPaths
 from engram.reconcile import reconcile, standing, whereabouts
-from engram.runs import Store
+from engram.store import Store
 from engram.table import age, columns, epoch, size
 from engram.trash import Weight, erase, put_aside, unlocked
 

@@ -115,6 +115,11 @@ class Run:
         return hasattr(self, "record")
 
     @property
+    def judged(self) -> bool:
+        """Whether the script has ended."""
+        return hasattr(self, "outcome")
+
+    @property
     def supervised(self) -> Supervisor:
         """The child, once it is started."""
         if self.supervisor is None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engram import errors, record
+from engram.execute import execute
 from engram.launch import exit_code, print_end, print_start, say
 from engram.reconcile import reconcile
 from engram.recorded import (
@@ -18,8 +19,8 @@ from engram.recorded import (
 from engram.recreate import recorded_environment
 from engram.request import Request
 from engram.resume import exact_checkpoint
-from engram.runs import Store
-from engram.workflow import execute, plan
+from engram.store import Store
+from engram.workflow import plan
 
 if TYPE_CHECKING:
     import argparse

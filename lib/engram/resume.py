@@ -11,7 +11,7 @@ from engram.reconcile import reconcile
 from engram.record import load as load_record
 from engram.recorded import recorded_code, recorded_inputs, recorded_root, run_root
 from engram.request import Request, asked
-from engram.runs import Store
+from engram.store import Store
 
 if TYPE_CHECKING:
     import argparse

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from engram.paths import RunPaths
-    from engram.runs import Store
+    from engram.store import Store
 
 __all__ = ["as_json", "lineage", "screen"]
 

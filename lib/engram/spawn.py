@@ -11,6 +11,7 @@ import sys
 from typing import NamedTuple
 
 from engram import guardian, processes
+from engram.errors import EnvironmentMissingError
 
 START = os.path.dirname(os.path.realpath(__file__)) + "/hook/start.py"  # noqa: PTH120
 
@@ -38,11 +39,16 @@ def spawn(
         foreground: leave the child in the terminal's foreground, with its streams.
 
     Raises:
-        OSError: no more processes or descriptors.
+        EnvironmentMissingError: no more descriptors.
+        OSError: no more processes.
     """
-    claim_standard_descriptors()
     token = os.urandom(8).hex()
-    ends = {name: os.pipe() for name in ("control", "status", "spec", "out", "err")}
+    try:
+        claim_standard_descriptors()
+        ends = {name: os.pipe() for name in ("control", "status", "spec", "out", "err")}
+    except OSError as error:
+        msg = f"cannot start a process: {error.strerror}: see `ulimit -a`"
+        raise EnvironmentMissingError(msg) from error
     job = guardian.Job(
         argv=_argv(python, ends["spec"][0]),
         environ=_environ(hash_seed, token),

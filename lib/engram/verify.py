@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,7 @@ def _files(paths: RunPaths, record: dict[str, Any]) -> Iterator[Difference]:
     for path, sha256 in recorded:
         if sha256:
             yield from _compare(_name(paths, path), sha256, path)
-    yield from (Difference(_name(paths, path), "extra") for path in extra if path.exists())
+    yield from (Difference(_name(paths, path), "extra") for path in extra if os.path.lexists(path))
 
 
 def _compare(name: str, recorded: str, path: Path) -> Iterator[Difference]:
@@ -234,7 +235,7 @@ def verify_command(start: Path, reference: str) -> int:
         RunNotFoundError: no run answers, several do, or it has no record.
         StoreError: the record cannot be read.
     """
-    from engram.runs import Store
+    from engram.store import Store
 
     paths = Store.for_root(start).find(reference)
     differences = verify(paths)

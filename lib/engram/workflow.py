@@ -8,10 +8,8 @@ refusal would leave behind; `make_folder` is where a run begins to exist.
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,30 +23,18 @@ from engram.packing import Packing
 from engram.program import program
 from engram.repository import Repository
 from engram.request import Request, Run
-from engram.spawn import Spawned, spawn
+from engram.spawn import spawn
 from engram.spec import child_spec, ignored_folders, import_roots
 from engram.supervise import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+    from collections.abc import Callable
 
     from engram.paths import RunPaths
     from engram.recorded import RecordedCode
     from engram.snapshot import Snapshot
 
-__all__ = ["STEPS", "execute", "plan"]
-
-# What the file system may say of a store that cannot be written; anything else is a bug.
-STORE_ERRORS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-}
+__all__ = ["STEPS", "make_folder", "plan", "publish"]
 
 
 def read_request(run: Run) -> None:
@@ -64,8 +50,23 @@ def read_request(run: Run) -> None:
     run.parameters = load_parameters(
         run.config.parameters_file, request.set_parameters, seed=request.seed
     )
+    check_log_file(run.config.log_file)
     if request.recorded_code is None:
         script.check_script(run.config.root / run.config.script)
+
+
+def check_log_file(path: Path | None) -> None:
+    """Refuse a log file that could not be written when the run has ended.
+
+    Raises:
+        ConfigError: it is a folder, or lies where nothing can be made.
+    """
+    if path is None:
+        return
+    above = next(place for place in path.parents if place.exists())
+    if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+        msg = f"log_file {str(path)!r} cannot be written: name a file in a folder of yours"
+        raise errors.ConfigError(msg)
 
 
 def start_child(run: Run) -> None:
@@ -133,7 +134,7 @@ def how_to_fetch(run: Run) -> str:
 
 def find_run(run: Run, reference: str) -> RunPaths:
     """Find the earlier run whose outputs are an input."""
-    from engram.runs import Store
+    from engram.store import Store
 
     return Store.for_root(run.config.root, [run.root.folder]).find(reference)
 
@@ -247,6 +248,7 @@ def collect(run: Run) -> None:
     from engram import audit_digest
 
     paths = run.paths
+    folder.release_reserve(paths)
     folder.keep_source(run, wait=True)
     run.findings += folder.mend(run)
     folder.remove_tmp(paths)
@@ -344,77 +346,6 @@ STEPS: tuple[Callable[[Run], None], ...] = (
     compare,
     finish,
 )
-
-
-def execute(
-    request: Request, announce: Callable[[Run], None], *, ahead: Spawned | None = None
-) -> Run:
-    """Take a request through STEPS.
-
-    Args:
-        request: what to run.
-        announce: called once, when the run has its folder and its record.
-        ahead: a guardian and interpreter that were started before the request was known.
-
-    Returns:
-        The run, ended; its record is final.
-
-    Raises:
-        RunnerError: it was refused, or the store cannot be written; a record that was born says so.
-        KeyboardInterrupt: it was interrupted before the script started or after it ended.
-    """
-    run = Run(request, ahead)
-    try:
-        with terminate_as_interrupt():
-            for step in STEPS:
-                step(run)
-                if step is make_folder:
-                    announce(run)
-    except BaseException as error:
-        end_unfinished(run, error)
-        if isinstance(error, OSError) and error.errno in STORE_ERRORS:
-            raise record.store_error(Path(error.filename or run.root.folder), error) from error
-        raise
-    finally:
-        if run.supervisor is not None:
-            run.supervisor.abandon()
-        if run.packing is not None:
-            run.packing.abandon()
-        if run.lease is not None:
-            run.lease.release()
-    return run
-
-
-def end_unfinished(run: Run, error: BaseException) -> None:
-    """Say in a born record that the runner itself could not bring the run to its end."""
-    if not run.born or run.record["state"] in record.ENDED:
-        return
-    interrupted = isinstance(error, KeyboardInterrupt)
-    cause = "the runner was interrupted" if interrupted else f"the runner failed: {error!r}"
-    exit_ = {"code": None, "signal": None, "cause": cause, "exception": None}
-    state = "interrupted" if interrupted else "failed"
-    # A store that cannot be written is the likely reason; the next command will find the run dead.
-    with contextlib.suppress(errors.StoreError, OSError):
-        run.record = record.change(run.paths, state=state, exit=exit_)
-        publish(run)
-
-
-@contextlib.contextmanager
-def terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP outside the script's own time end the run as Ctrl-C would."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise errors.Terminated(number)
-
-    before = {}
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            before[number] = signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def plan(request: Request) -> str:

@@ -32,7 +32,6 @@ def shims(tmp_path: Path) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     shim = folder / "engram"
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m engram.cli "$@"\n')
     door = CHECKOUT / "run_experiment.py"
     shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{door}" "$@"\n')
     shim.chmod(0o755)

@@ -6,14 +6,17 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import CHECKOUT, Project
 
 from engram import record
+from engram.paths import RunPaths
 
 HEADER = """\
 import os, pathlib, shutil, subprocess, sys
@@ -149,3 +152,117 @@ def test_record_of_the_damaged_run_verifies_apart_from_what_is_lost(project: Pro
     run_body(project, "params_file.write_text('value = 1')", "return {'value': 1}")
     assert project.run("verify", "latest").returncode == 0
     assert record.load(project.latest())["summary"] == {"value": 1}
+
+
+HASHED = HEADER + (
+    "    (output_dir / 'large').write_bytes(bytes(300_000_000))\n"
+    "    print('written', flush=True)\n"
+    "    return {'value': 1}\n"
+)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_signals_while_outputs_are_hashed_leave_an_ended_record_that_knows_the_script(
+    project: Project, count: int
+) -> None:
+    project.write("work.py", HASHED)
+    project.commit()
+    started = project.start("experiment.toml")
+    paths = wait_for_run(project)
+    until(lambda: not paths.reserve.exists() and paths.log_out.exists())
+    for _ in range(count):
+        started.send_signal(signal.SIGTERM)
+    started.communicate(timeout=30)
+    found = record.load(paths)
+    if found["state"] == "completed":
+        pytest.skip("the machine hashed faster than it could be interrupted")
+    assert started.returncode == 143
+    assert found["state"] == "interrupted"
+    assert found["summary"] == {"value": 1}
+    assert found["exit"]["code"] == 0
+    assert list(paths.folder.glob(".*.tmp")) == []
+
+
+def test_interrupt_before_the_record_is_born_leaves_no_folder(project: Project) -> None:
+    for wait_s in (0.02, 0.04, 0.06, 0.08, 0.10):
+        started = project.start("experiment.toml")
+        time.sleep(wait_s)
+        started.send_signal(signal.SIGINT)
+        started.communicate(timeout=30)
+    for paths in project.runs():
+        assert paths.metadata.exists()
+        assert record.load(paths)["state"] in record.ENDED
+    marks = project.root / "runs" / ".engram" / "open"
+    assert not marks.exists() or list(marks.iterdir()) == []
+
+
+def test_run_that_fills_the_disk_is_recorded_truthfully(project: Project, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        project.write(
+            "work.py",
+            HEADER
+            + "    with open(output_dir / 'all', 'wb', buffering=0) as stream:\n"
+            + "        while True:\n            stream.write(bytes(10_000))\n",
+        )
+        project.commit()
+        done = project.run("experiment.toml", "--config", f'output_dir="{disk}/runs"')
+        assert done.returncode == 1, done.stderr
+        folder = next((disk / "runs" / "project").iterdir())
+        found = record.load(RunPaths(folder))
+        assert found["state"] == "failed"
+        assert "No space left" in found["exit"]["cause"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("folder", ["new\nline", "tab\there", "back\\slash"])
+def test_repository_folder_of_any_name_gives_a_usable_experiment_name(
+    project: Project, folder: str
+) -> None:
+    moved = project.root.with_name(folder)
+    project.root.rename(moved)
+    project.root = moved
+    done = project.run("experiment.toml")
+    assert done.returncode == 0, done.stderr
+
+
+def test_run_root_that_is_a_broken_link_is_refused_clearly(project: Project) -> None:
+    (project.root / "runs").symlink_to("/nonexistent/disk")
+    done = project.run("experiment.toml", "--config", 'log_file="log.jsonl"')
+    assert done.returncode == 2
+    assert "/nonexistent/disk" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_log_file_that_cannot_be_written_is_refused_before_the_run(project: Project) -> None:
+    (project.root / "folder").mkdir()
+    done = project.run("experiment.toml", "--config", 'log_file="folder"')
+    assert done.returncode == 2
+    assert "log_file" in done.stderr
+    assert not (project.root / "runs").exists()
+
+
+def test_engram_is_a_module_too(project: Project) -> None:
+    command = [sys.executable, "-m", "engram", "--version"]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "lib")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.startswith("engram ")
+
+
+def wait_for_run(project: Project) -> RunPaths:
+    """The first run folder, once it has its record."""
+    until(lambda: bool(project.runs()) and project.latest().metadata.exists())
+    return project.latest()
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Poll until something is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)

@@ -45,7 +45,8 @@ def examined(project: Project, **env: str) -> tuple[int, dict[str, tuple[str, st
     stand_in = project.root.parent / "stand_in"
     stand_in.mkdir(exist_ok=True)
     (stand_in / "torch.py").write_text(QUICK_TORCH)
-    done = project.run("doctor", env={"PYTHONPATH": str(stand_in), **env})
+    path = ":".join(filter(None, (str(stand_in), os.environ.get("PYTHONPATH"))))
+    done = project.run("doctor", env={"PYTHONPATH": path, **env})
     assert "Traceback" not in done.stderr, done.stderr
     found: dict[str, tuple[str, str]] = {}
     topic = ""
@@ -64,7 +65,7 @@ def programs(folder: Path, *left_out: str) -> str:
     """A PATH with everything this one leads to, but for some programs."""
     folder.mkdir()
     for place in reversed(os.environ["PATH"].split(":")):
-        if not Path(place).is_dir():
+        if not os.path.isdir(place) or not os.access(place, os.R_OK):  # noqa: PTH112 - may be closed
             continue
         for program in Path(place).iterdir():
             link = folder / program.name

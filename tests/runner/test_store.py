@@ -20,7 +20,7 @@ from engram import lease, record, roots
 from engram.errors import ConfigError, RunNotFoundError, StoreError
 from engram.filters import parse
 from engram.paths import CachePaths, RootPaths
-from engram.runs import Store, list_command, show_command
+from engram.store import Store, list_command, show_command
 from engram.table import columns, duration, size
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -513,7 +513,7 @@ def test_a_loop_in_the_lineage_ends(repository, runs):
 def test_the_list_stays_small_in_what_it_imports(repository, runs):
     make_run(runs)
     code = (
-        "import sys; from pathlib import Path; from engram.runs import list_command\n"
+        "import sys; from pathlib import Path; from engram.store import list_command\n"
         "list_command(Path(sys.argv[1]))\n"
         "heavy = {'subprocess', 'difflib', 'tomllib', 'asyncio', 'numpy', 'rich', 'logging'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
