@@ -31,7 +31,8 @@ class Packing:
         """
         self.repository = repository
         self.commit = commit
-        self.path = repository.cache.packs / f"{commit}.pack"
+        # Several first starts of one commit write a pack each, and none takes another's away.
+        self.path = repository.cache.packs / f"{commit}.{os.getpid()}.pack"
         self._failed = False
         self._pid: int | None = os.fork()
         if self._pid == 0:

@@ -60,6 +60,7 @@ def ensure_snapshot(source: Source, commit: str, cache: CachePaths) -> Snapshot:
     """
     place = _Place(cache, commit)
     manifest = place.intact()
+    place.touch()
     if manifest is None or any(source.gained(path) for path in manifest["missing"]):
         with _writing(cache.snapshots), place.locked():
             manifest = place.intact()
@@ -112,6 +113,13 @@ class _Place:
         self.folder = cache.snapshots / commit
         self.manifest = cache.snapshots / f"{commit}.json"
         self.lock = cache.snapshots / f"{commit}.lock"
+
+    def touch(self) -> None:
+        """Show that the snapshot is about to be used: clearing up leaves it alone for a while."""
+        try:
+            os.utime(self.lock)
+        except OSError:
+            return  # never built, or a cache that only reads: nobody clears that up
 
     @property
     def new(self) -> Path:
@@ -268,6 +276,7 @@ def snapshot_from_pack(pack: Path, commit: str, cache: CachePaths) -> Snapshot:
     import tempfile
 
     if (there := intact_snapshot(commit, cache)) is not None:
+        _Place(cache, commit).touch()
         return there
     with tempfile.TemporaryDirectory(prefix="engram-pack-") as scratch:
         git_dir = Path(scratch) / "git"
