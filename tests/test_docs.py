@@ -253,3 +253,9 @@ def test_progress_example_runs(tmp_path):
 
     assert "prepare: 100/100 (100 %)" in done.stderr
     assert "simulate: 1000/1000 (100 %)" in done.stderr
+
+
+def test_code_map_names_every_module_once():
+    named = re.findall(r"^\| `(\w+)\.py` \|", (DOCS / "code-map.md").read_text(), re.MULTILINE)
+    modules = {path.stem for path in (ROOT / "lib" / "engram").glob("*.py")} - {"__init__"}
+    assert sorted(named) == sorted(modules)
