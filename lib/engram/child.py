@@ -143,9 +143,11 @@ def _call(spec: dict[str, Any]) -> Any:  # noqa: ANN401
         import random
 
         random.seed(seed)
+        seeding = _Seeding(seed)
+        sys.meta_path.insert(1, seeding)  # behind the snapshot's own modules
     module = _load_script(spec["script"])
     if seed is not None:
-        _seed_libraries(seed)
+        seeding.apply()  # whatever the script drew while it was imported
     return module.main(
         input_dir=_path(spec.get("input_dir")),
         output_dir=Path(spec["output_dir"]),
@@ -171,13 +173,47 @@ def _load_script(path: str) -> Any:  # noqa: ANN401
     return module
 
 
-def _seed_libraries(seed: int) -> None:
-    """Seed the generators of the libraries that the script has loaded."""
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    if numpy is not None:
+def _seed_numpy(numpy: Any, seed: int) -> None:  # noqa: ANN401
+    if hasattr(numpy, "random"):  # else it is still being imported
         numpy.random.seed(seed % 2**32)
-    if torch is not None:
+
+
+def _seed_torch(torch: Any, seed: int) -> None:  # noqa: ANN401
+    if hasattr(torch, "manual_seed"):
         torch.manual_seed(seed)
+
+
+class _Seeding:
+    """Seeds the global generators of numpy and torch, whenever the script first imports them.
+
+    Stands on sys.meta_path, but finds nothing itself: it lets the ordinary path answer.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.waiting = {"numpy", "torch"}
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:  # noqa: ANN401
+        if name not in self.waiting:
+            return None
+        self.waiting.discard(name)
+        spec = external.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: Any) -> None:  # noqa: ANN401
+                execute(module)
+                self.apply()
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+    def apply(self) -> None:
+        """Seed what is loaded."""
+        for name, function in (("numpy", _seed_numpy), ("torch", _seed_torch)):
+            module = sys.modules.get(name)
+            if module is not None:
+                function(module, self.seed)
 
 
 def flat_summary(value: Any) -> tuple[dict[str, Any] | None, str | None]:  # noqa: ANN401

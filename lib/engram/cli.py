@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["leave", "main"]
 
+WITHOUT_A_STORE = ("test", "completion", "__complete", "fetch")
+
 EPILOG = """\
 verbs:
   list      a table of runs: filter on state, experiment, parameters, summary; sort; --json
@@ -49,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return dispatch(arguments)
     except errors.RunnerError as error:
         print(f"error: {error}", file=sys.stderr)
+        see_who_died()
         return error.exit_code
     except errors.Terminated:
         print("terminated", file=sys.stderr)
@@ -96,7 +99,17 @@ def dispatch(arguments: list[str]) -> int:
     verb = VERBS.get(arguments[0]) if arguments else None
     if verb is None:
         return run_verb(arguments)
+    if arguments[0] not in WITHOUT_A_STORE:
+        see_who_died()
     return verb(arguments[1:])
+
+
+def see_who_died() -> None:
+    """Give runs that ended without a word their true state: every command does that."""
+    from engram.open_runs import reconcile_known
+
+    with contextlib.suppress(errors.RunnerError, OSError):  # then the store is not ours to mend
+        reconcile_known(Path.cwd())
 
 
 def parser(verb: str, description: str) -> argparse.ArgumentParser:
@@ -182,6 +195,8 @@ def run_verb(arguments: list[str]) -> int:
         top.error("--recreate-environment goes with --rerun")
     from engram import launch
 
+    if options.dry_run:
+        see_who_died()
     return launch.launch(options, arguments, ahead)
 
 

@@ -71,7 +71,7 @@ def of_summary(
     first = None
     for difference in differences(before["summary"], summary, tolerance):
         if not difference.within:
-            return FileComparison("summary", DIFFERENT, "another value", difference)
+            return FileComparison("summary", DIFFERENT, str(difference), difference)
         first = first or difference
     if first is not None:
         return FileComparison("summary", EQUAL, "equal within the tolerances", first)

@@ -136,7 +136,8 @@ def what_is_known(run: Run) -> dict[str, Any]:
 
 
 def let_go(run: Run) -> None:
-    """End every process that waits for this run, and give the lease back."""
+    """End every process that waits for this run, and give back what it held."""
+    folder.remove_tmp(run.tmp)
     if run.supervisor is not None:
         run.supervisor.abandon()
     if run.packing is not None:

@@ -21,7 +21,8 @@ __all__ = ["final_facts", "first_record", "log_line"]
 def first_record(run: Run) -> dict[str, Any]:
     """The record at a run's birth: all that can be known before the script starts."""
     config, request = run.config, run.request
-    identity = {**lease.process_identity(), "guard": run.supervised.token}
+    held = {"guard": run.supervised.token, "tmp": str(run.tmp)}
+    identity = {**lease.process_identity(), **held}
     return {
         "schema_version": record.SCHEMA_VERSION,
         "engram": {"version": __version__},

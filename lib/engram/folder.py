@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engram import files, inputs, open_runs, record, roots
@@ -17,12 +18,12 @@ from engram.manifest import hash_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from engram.paths import RunPaths
     from engram.request import Run
 
 RESERVE_BYTES = 1 << 20
+TMP_PREFIX = "engram-"
 
 __all__ = [
     "keep_code",
@@ -42,8 +43,9 @@ def make(run: Run) -> None:
     run.paths = paths = record.new_run_folder(run.root.folder, run.config.name)
     paths.provenance.mkdir()
     run.lease = Lease.acquire(paths.lease)
-    for folder in (paths.inputs, paths.outputs, paths.tmp):
+    for folder in (paths.inputs, paths.outputs):
         folder.mkdir()
+    run.tmp = make_tmp(paths.run_id)
     roots.register(run.cache, run.root.folder)
     open_runs.opened(run.root, paths)
     Index(run.root).note(paths.folder)
@@ -57,6 +59,7 @@ def unmake(run: Run) -> None:
     import shutil
 
     shutil.rmtree(run.paths.folder, ignore_errors=True)
+    remove_tmp(run.tmp)
     open_runs.closed(run.root, run.paths)
 
 
@@ -199,11 +202,29 @@ def kept_files(run: Run) -> Iterator[tuple[str, bool]]:
             yield name, path.is_file() and hash_file(path) == sha256
 
 
-def remove_tmp(paths: RunPaths) -> None:
-    """Remove the run's TMPDIR; what a script left there is nobody's."""
+def make_tmp(run_id: str) -> Path:
+    """Make the run's own TMPDIR, below the machine's.
+
+    Its name is short: sockets of multiprocessing lie in it, whose paths may have 107 bytes.
+    """
+    base = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108
+    folder = base / f"{TMP_PREFIX}{run_id[-6:]}-{os.urandom(3).hex()}"
     try:
-        paths.tmp.rmdir()
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise record.store_error(folder, error) from error
+    return folder
+
+
+def remove_tmp(folder: Path | None) -> None:
+    """Remove a run's TMPDIR; what a script left there is nobody's."""
+    if folder is None or not folder.name.startswith(TMP_PREFIX):
+        return
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return
     except OSError:
         import shutil
 
-        shutil.rmtree(paths.tmp, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -5,13 +5,16 @@ One empty file stands for each of them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from engram.paths import RootPaths, RunPaths
 
-__all__ = ["closed", "opened", "reconcile_others"]
+__all__ = ["closed", "opened", "reconcile_known", "reconcile_others"]
 
 
 def opened(root: RootPaths, paths: RunPaths) -> None:
@@ -25,15 +28,27 @@ def closed(root: RootPaths, paths: RunPaths) -> None:
     (root.open_runs / f"{paths.folder.parent.name}:{paths.run_id}").unlink(missing_ok=True)
 
 
-def reconcile_others(root: RootPaths, own: RunPaths) -> None:
+def reconcile_known(start: Path) -> None:
+    """Give the runs of every run root that is known from here their true states."""
+    from engram.paths import RootPaths
+    from engram.roots import known
+
+    for folder in known(start):
+        reconcile_others(RootPaths(folder))
+
+
+def reconcile_others(root: RootPaths, own: RunPaths | None = None) -> None:
     """Give every marked run its true state; free when no other run is open.
 
     Args:
         root: the run root.
         own: the run that asks, which is alive.
     """
-    marks = os.listdir(root.open_runs)  # noqa: PTH208
-    others = [name for name in marks if not name.endswith(f":{own.run_id}")]
+    try:
+        marks = os.listdir(root.open_runs)  # noqa: PTH208
+    except OSError:
+        return
+    others = [name for name in marks if own is None or not name.endswith(f":{own.run_id}")]
     if not others:
         return
     from engram.errors import RunnerError
@@ -51,6 +66,8 @@ def reconcile_others(root: RootPaths, own: RunPaths) -> None:
             # No record: it was deleted, is just being made, or was never born.
             ended = not paths.folder.exists() or unborn(paths)[0] in ENDED
         if ended:
-            closed(root, paths)
-            if paths.folder.exists():
-                Index(root).note(paths.folder)
+            # A root that cannot be written keeps its marks.
+            with contextlib.suppress(OSError, RunnerError):
+                closed(root, paths)
+                if paths.folder.exists():
+                    Index(root).note(paths.folder)

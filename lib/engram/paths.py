@@ -138,11 +138,6 @@ class RunPaths(NamedTuple):
         """Locked for the runner's life."""
         return self.provenance / "lease"
 
-    @property
-    def tmp(self) -> Path:
-        """The run's own TMPDIR, removed at its end."""
-        return self.folder / "tmp"
-
 
 class RootPaths(NamedTuple):
     """The files of one run root (output_dir)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engram import record as records
@@ -56,10 +57,14 @@ def reconcile(paths: RunPaths) -> dict[str, Any]:
 def _end_orphans(record: dict[str, Any]) -> None:
     """End what is left of a run whose runner and guardian were killed at the same moment."""
     from engram import processes
+    from engram.folder import remove_tmp
 
-    token = (record.get("lease") or {}).get("guard")
+    held = record.get("lease") or {}
+    token = held.get("guard")
     if token:
         processes.end_all(lambda: processes.marked(token, -1))
+    if held.get("tmp"):
+        remove_tmp(Path(held["tmp"]))
 
 
 def _release_reserve(paths: RunPaths) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -103,7 +104,9 @@ def run_root(paths: RunPaths, record: dict[str, Any]) -> Path | None:
     if (Path(record["repository"]["root"]) / ".git").exists():
         return None
     grandparent = paths.folder.parent.parent
-    return grandparent if (grandparent / ".engram").is_dir() else paths.folder.parent
+    here = grandparent if (grandparent / ".engram").is_dir() else paths.folder.parent
+    # An archive may be read-only.
+    return here if os.access(here, os.W_OK) else Path.cwd() / "runs"
 
 
 def require_unaltered(paths: RunPaths, record: dict[str, Any]) -> None:

@@ -12,14 +12,22 @@ from typing import TYPE_CHECKING, NamedTuple
 from engram.errors import ConfigError, UnrecordedCodeError
 from engram.git import Git
 from engram.paths import CachePaths
-from engram.snapshot import Snapshot, ensure_snapshot, snapshot_from_pack
+from engram.snapshot import Snapshot, ensure_snapshot, snapshot_from_pack, unpack
 from engram.sources import RepositorySource, keep
 from engram.worktree import Change, Survey, locate, survey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Change", "GitState", "Repository", "Snapshot", "find_root", "snapshot_from_pack"]
+__all__ = [
+    "Change",
+    "GitState",
+    "Repository",
+    "Snapshot",
+    "diff_of_packs",
+    "find_root",
+    "snapshot_from_pack",
+]
 
 _LISTED = 20
 _WIP_MESSAGE = "engram: work in progress"
@@ -153,7 +161,8 @@ class Repository:
             changes.append(Change(script, f"the script is {self._why_untracked(script)}"))
             script_changed = True
         refused = [c for c in changes if c.path == script or not _lies_in(c.path, allowed)]
-        spared = [c for c in changes if c not in refused]
+        kept = set(refused)
+        spared = [c for c in changes if c not in kept]
         companions = []
         if script_changed and _lies_in(script, allowed):
             companions = self._companions(script)
@@ -280,9 +289,7 @@ class Repository:
         Raises:
             ConfigError: one of the commits is not in the repository.
         """
-        limited = ("--", *paths) if paths is not None else ()
-        options = ("diff-tree", "-p", "--no-ext-diff", "--no-textconv", "--no-color", "-M")
-        return self._git.run(*options, a, b, *limited).decode(errors="replace")
+        return _diff(self._git, a, b, paths)
 
     def _relative(self, script: str) -> str:
         """The script's path below the root; the file must lie there too, not only a link."""
@@ -334,6 +341,37 @@ class Repository:
             git.run("update-index", "-z", "--force-remove", "--stdin", data=_lines(gone))
             git.run("update-index", "-z", "--add", "--replace", "--stdin", data=_lines(present))
             return git.run("write-tree").decode().strip()
+
+
+def diff_of_packs(
+    packs: Sequence[Path], a: str, b: str, paths: Sequence[str] | None = None
+) -> str:
+    """The difference between two commits that no repository holds, see Repository.diff.
+
+    Args:
+        packs: written by Repository.archive: of `a`, and of `b`.
+        a: the older commit.
+        b: the newer commit.
+        paths: restrict it to these; None for all.
+
+    Raises:
+        ResumeError: a pack is missing, damaged, or of another commit.
+    """
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="engram-packs-") as scratch:
+        stores = [Path(scratch) / name for name in ("a", "b")]
+        for store, pack, commit in zip(stores, packs, (a, b), strict=True):
+            unpack(pack, commit, store)
+        (stores[0] / "objects" / "info").mkdir(exist_ok=True)
+        (stores[0] / "objects" / "info" / "alternates").write_text(f"{stores[1] / 'objects'}\n")
+        return _diff(Git.of_objects(stores[0]), a, b, paths)
+
+
+def _diff(git: Git, a: str, b: str, paths: Sequence[str] | None) -> str:
+    limited = ("--", *paths) if paths is not None else ()
+    options = ("diff-tree", "-p", "--no-ext-diff", "--no-textconv", "--no-color", "-M")
+    return git.run(*options, a, b, *limited).decode(errors="replace")
 
 
 def _lines(paths: Sequence[str]) -> bytes:

@@ -105,6 +105,7 @@ class Run:
         self.snapshot: Snapshot | None = None
         self.recreated: Recreated | None = None
         self.inputs: list[ResolvedInput] = []
+        self.tmp: Path | None = None
         self.lease: Lease | None = None
         self.output_entries: list[Entry] = []
         self.comparison: dict[str, Any] | None = None

@@ -280,11 +280,11 @@ def snapshot_from_pack(pack: Path, commit: str, cache: CachePaths) -> Snapshot:
         return there
     with tempfile.TemporaryDirectory(prefix="engram-pack-") as scratch:
         git_dir = Path(scratch) / "git"
-        _unpack(pack, commit, git_dir)
+        unpack(pack, commit, git_dir)
         return ensure_snapshot(PackSource(git_dir), commit, cache)
 
 
-def _unpack(pack: Path, commit: str, git_dir: Path) -> None:
+def unpack(pack: Path, commit: str, git_dir: Path) -> None:
     """Make a bare git folder that holds the pack; its commits count as having no parents."""
     for folder in ("objects/pack", "refs"):
         (git_dir / folder).mkdir(parents=True)

@@ -60,7 +60,7 @@ def child_environ(run: Run) -> dict[str, str | None]:
     scratch = run.cache.scratch(scratch_name(run))
     return {
         **dict.fromkeys(THREAD_VARIABLES, threads),
-        "TMPDIR": str(run.paths.tmp),
+        "TMPDIR": str(run.tmp),
         "MPLCONFIGDIR": str(run.cache.matplotlib),
         "NUMBA_CACHE_DIR": str(scratch / "numba"),
         "TORCH_EXTENSIONS_DIR": str(scratch / "torch_extensions"),
@@ -73,7 +73,7 @@ def ignored_folders(run: Run) -> list[str]:
     home = Path.home()
     caches = (run.cache.bytecode, run.cache.matplotlib, run.cache.scratch(scratch_name(run)))
     wandb = (home / ".cache" / "wandb", home / ".config" / "wandb", home / ".netrc")
-    return [str(folder) for folder in (run.paths.folder, *caches, ENGRAM, *wandb)]
+    return [str(folder) for folder in (run.paths.folder, run.tmp, *caches, ENGRAM, *wandb)]
 
 
 def scratch_name(run: Run) -> str:

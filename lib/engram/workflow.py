@@ -8,6 +8,7 @@ refusal would leave behind; `make_folder` is where a run begins to exist.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import sys
@@ -64,9 +65,12 @@ def check_log_file(path: Path | None) -> None:
     if path is None:
         return
     above = next(place for place in path.parents if place.exists())
-    if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
-        msg = f"log_file {str(path)!r} cannot be written: name a file in a folder of yours"
+    if path.is_dir() or not above.is_dir():
+        msg = f"log_file {str(path)!r} cannot be a file: it, or what it lies in, is something else"
         raise errors.ConfigError(msg)
+    if not os.access(above, os.W_OK):
+        reason = errno.EROFS if os.statvfs(above).f_flag & os.ST_RDONLY else errno.EACCES
+        raise record.store_error(path, OSError(reason, os.strerror(reason)))
 
 
 def start_child(run: Run) -> None:
@@ -251,7 +255,7 @@ def collect(run: Run) -> None:
     folder.release_reserve(paths)
     folder.keep_source(run, wait=True)
     run.findings += folder.mend(run)
-    folder.remove_tmp(paths)
+    folder.remove_tmp(run.tmp)
     run.output_entries = hash_tree(paths.outputs)
     entries = [entry.as_json() for entry in run.output_entries]
     files.write_json(paths.outputs_manifest, entries)

@@ -60,9 +60,7 @@ def installed(tmp_path: Path) -> Installed:
     shutil.copytree(CHECKOUT / "lib" / "engram", packages / "engram", ignore=skipped)
     (packages / "torch.pth").write_text(sysconfig.get_path("purelib") + "\n")
     program = folder / "bin" / "engram"
-    program.write_text(
-        f"#!{python}\nimport sys\nfrom engram.cli import main\nsys.exit(main())\n"
-    )
+    program.write_text(f"#!{python}\nimport sys\nfrom engram.cli import main\nsys.exit(main())\n")
     program.chmod(0o755)
     project = Installed(tmp_path / "theirs", program=program)
     project.write("train.py", TRAIN)

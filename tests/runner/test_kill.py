@@ -142,6 +142,21 @@ def test_sigkill_of_the_child_is_recorded_as_killed(family: Project, tmp_path: P
     assert wait_until_none_lives(token, 2.0) == []
 
 
+@pytest.mark.parametrize(
+    "command", [["show", "latest"], ["none.toml"], ["experiment.toml", "--dry-run"]]
+)
+def test_command_of_any_kind_finds_the_dead_run(
+    family: Project, tmp_path: Path, command: list[str]
+) -> None:
+    started = family.start("experiment.toml", env={"QUICK_FLAG": str(tmp_path / "quick")})
+    assert started.stdout is not None
+    assert started.stdout.readline() == "family is up\n"
+    started.kill()
+    started.communicate()
+    family.run(*command)
+    assert record.load(family.latest())["state"] == "killed"
+
+
 def test_next_run_finds_the_dead_one(family: Project, tmp_path: Path) -> None:
     flag = tmp_path / "quick"
     started = family.start("experiment.toml", env={"QUICK_FLAG": str(flag)})

@@ -388,3 +388,74 @@ def test_first_run_of_a_commit_keeps_its_pack_even_when_killed(project: Project)
     assert found["state"] == "killed"
     assert hash_file(project.latest().source) == found["code"]["source_sha256"]
     assert project.run("verify", "latest").returncode == 0
+
+
+def test_library_imported_inside_main_is_seeded_too(project: Project) -> None:
+    pytest.importorskip("numpy", reason="numpy is what is seeded")
+    project.write(
+        "work.py",
+        "def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None):\n"
+        "    import numpy\n"
+        "    return {'drawn': float(numpy.random.rand())}\n",
+    )
+    project.commit()
+    assert project.run("experiment.toml", "--seed", "5").returncode == 0
+    numpy = pytest.importorskip("numpy")
+    assert project.record()["summary"] == {"drawn": numpy.random.RandomState(5).rand()}
+    assert project.run("--rerun", "latest").returncode == 0
+
+
+def test_rerun_names_the_key_of_a_summary_that_differs(project: Project) -> None:
+    project.write(
+        "work.py",
+        "import os\n"
+        "def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None):\n"
+        "    return {'same': 1, 'process': os.getpid()}\n",
+    )
+    project.commit()
+    project.run("experiment.toml")
+    done = project.run("--rerun", "latest")
+    assert done.returncode == 4
+    assert "process" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["fork", "forkserver", "spawn", "manager"])
+def test_multiprocessing_works_in_a_repository_with_a_long_path(project: Project, how: str) -> None:
+    deep = project.root.parent / ("a-folder-with-a-rather-long-name-" * 3) / "project"
+    deep.parent.mkdir()
+    project.root.rename(deep)
+    project.root = deep
+    project.write("double.py", "def double(x):\n    return 2 * x\n")
+    if how == "manager":
+        body = (
+            "    with multiprocessing.Manager() as manager:\n        shared = manager.dict(a=1)\n"
+        )
+        body += "        return {'result': shared['a']}\n"
+    else:
+        body = f"    with multiprocessing.get_context({how!r}).Pool(2) as pool:\n"
+        body += "        return {'result': sum(pool.map(double.double, range(4)))}\n"
+    project.write(
+        "work.py",
+        "import multiprocessing, double\n"
+        "def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None):\n"
+        + body,
+    )
+    project.commit()
+    done = project.run("experiment.toml", "--timeout", "30s")
+    assert done.returncode == 0, done.stderr
+    assert project.record()["summary"] == {"result": 1 if how == "manager" else 12}
+
+
+def test_temporary_folder_of_a_run_is_its_own_and_goes_with_it(project: Project) -> None:
+    project.write(
+        "work.py",
+        "import tempfile\n"
+        "def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None):\n"
+        "    return {'folder': tempfile.mkdtemp()}\n",
+    )
+    project.commit()
+    project.run("experiment.toml")
+    folder = Path(project.record()["summary"]["folder"])
+    assert folder.parent.name.startswith("engram-")
+    assert not folder.parent.exists()
+    assert [item["severity"] for item in project.record()["findings"]] == ["note"]
