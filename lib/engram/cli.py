@@ -24,6 +24,7 @@ verbs:
   list      a table of runs: filter on state, experiment, parameters, summary; sort; --json
   show      one run on one screen; --lineage shows where it came from and what came of it
   verify    check every recorded hash of a run against its folder
+  diff      why two runs differ: code, parameters, inputs, environment; and their results
   tag, note, pin   add words to a run; keep it from rm and gc
   rm        remove runs; says what would go, and removes with --yes
   gc        remove what is old, and all that no run needs; likewise
@@ -253,6 +254,24 @@ def verify_verb(arguments: list[str]) -> int:
     return verify.verify_command(Path.cwd(), top.parse_args(arguments).run)
 
 
+def diff_verb(arguments: list[str]) -> int:
+    """Say how two runs differ."""
+    from engram import explain
+
+    top = parser("diff", "Say what can make two runs differ, and what differs in their results.")
+    top.epilog = "exits with 0 when nothing that matters differs, else with 4"
+    top.add_argument("a", metavar="RUN", help=RUN_HELP)
+    top.add_argument("b", metavar="RUN", help="likewise")
+    top.add_argument("--json", action="store_true", help="machine-readable")
+    top.add_argument("--full", action="store_true", help="leave nothing out; the whole code diff")
+    options = top.parse_args(arguments)
+    lines, code = explain.diff_command(
+        Path.cwd(), options.a, options.b, as_json=options.json, full=options.full
+    )
+    emit(lines)
+    return code
+
+
 def tag_verb(arguments: list[str]) -> int:
     """Add and remove tags of a run."""
     from engram import manage
@@ -367,6 +386,8 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "list": list_verb,
     "show": show_verb,
     "verify": verify_verb,
+    "diff": diff_verb,
+    "explain": diff_verb,
     "tag": tag_verb,
     "note": note_verb,
     "pin": pin_verb,

@@ -27,7 +27,7 @@ EXIT_CODES = {
     INCOMPLETE: "the run did not complete; its record holds the script's own exit code",
     REFUSED: "refused before anything was started",
     UNRECORDED: "refused because code is not recorded in a commit",
-    DIFFERENT: "verify or rerun found a difference",
+    DIFFERENT: "verify, rerun or diff found a difference",
     TIMED_OUT: "the run was ended by its timeout",
     INTERRUPTED: "interrupted from the keyboard (SIGINT)",
     TERMINATED: "interrupted by SIGTERM or SIGHUP",

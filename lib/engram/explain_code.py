@@ -50,7 +50,7 @@ def code(a: Side, b: Side) -> tuple[Section, str]:
     section = Section("code", CAUSE)
     scripts = [side.record["script"]["path"] for side in (a, b)]
     if scripts[0] != scripts[1]:
-        section.changes.append(Change("script", *scripts))
+        section.changes.append(Change("script", scripts[0], scripts[1]))
     commits = [side.record["code"].get("snapshot_commit") for side in (a, b)]
     text = ""
     if None in commits or commits[0] != commits[1]:
@@ -90,10 +90,10 @@ def _commit_diff(a: Side, b: Side, paths: list[str] | None, section: Section) ->
     """Git's difference of the two commits; None when it cannot be had."""
     first, second = (side.record["code"].get("snapshot_commit") for side in (a, b))
     if first is None or second is None:
-        live = " and ".join(
-            side.paths.run_id for side in (a, b) if side.record["code"].get("live")
+        live = " and ".join(side.paths.run_id for side in (a, b) if side.record["code"].get("live"))
+        section.remarks.append(
+            f"{live or 'a run'} ran from the working tree, which no commit holds"
         )
-        section.remarks.append(f"{live or 'a run'} ran from the working tree, which no commit holds")
         return None
     if paths is None:
         section.remarks.append("a run left no list of its imports: the whole commits are compared")
@@ -158,10 +158,9 @@ def _file(head: dict[str, str], lines: list[str]) -> FileDiff:
 
 
 def _change(file: FileDiff, *, shown: bool) -> Change:
-    """A file as one line, its changed lines below it when they are few."""
-    counts = f"+{file.added} -{file.removed}" if file.lines else "binary, or its mode only"
-    note = "\n".join(file.lines) if shown else ""
-    return Change(file.path, file.what, counts if file.lines or file.what == "changed" else "", note)
+    """A file, its changed lines with it when they are few."""
+    counts = f"+{file.added} -{file.removed}" if file.lines else "no line of text differs"
+    return Change(file.path, "", "", f"{file.what}, {counts}", True, tuple(file.lines * shown))
 
 
 def _by_hash(a: Side, b: Side, section: Section, text: str | None) -> None:
@@ -170,7 +169,7 @@ def _by_hash(a: Side, b: Side, section: Section, text: str | None) -> None:
     ours, theirs = _modules(a), _modules(b)
     for path in sorted(ours.keys() & theirs.keys() - shown):
         if ours[path] != theirs[path]:
-            hashes = (f"sha256 {str(side[path])[:12]}" for side in (ours, theirs))
+            hashes = _short(ours[path]), _short(theirs[path])
             section.changes.append(Change(path, *hashes))
     if text is None:
         section.remarks.append("modules are compared by their recorded hashes")
@@ -181,7 +180,9 @@ def _by_hash(a: Side, b: Side, section: Section, text: str | None) -> None:
 
 def _from_outside(a: Side, b: Side) -> Iterator[Change]:
     """Modules that neither commit nor environment holds."""
-    ours, theirs = ({item["path"]: _hash(item) for item in _outside(side)} for side in (a, b))
+    ours, theirs = (
+        {item["path"]: _short(item["sha256"]) for item in _outside(side)} for side in (a, b)
+    )
     for path in sorted(ours.keys() | theirs.keys()):
         old, new = ours.get(path, ABSENT), theirs.get(path, ABSENT)
         if old != new:
@@ -192,5 +193,5 @@ def _outside(side: Side) -> list[dict[str, Any]]:
     return list((side.imports or {}).get("outside") or ())
 
 
-def _hash(item: dict[str, Any]) -> str:
-    return f"sha256 {str(item['sha256'])[:12]}"
+def _short(sha256: str | None) -> str:
+    return f"sha256 {str(sha256)[:12]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,6 @@ __all__ = ["ending", "metrics", "outputs", "summary"]
 # Files are looked into up to this size; beyond, their hashes say that they differ.
 LOOKED_INTO = 256 << 20
 MOST_LOOKED_INTO = 20
-UNHASHED = "not hashed yet"
 
 
 def ending(a: Side, b: Side) -> Section:
@@ -105,8 +103,7 @@ def _first(
     """The first difference of two lines that matters, else the first."""
     if ours is None or theirs is None:
         step = f"from step {(ours or theirs or {}).get('step')}"
-        words = ("logged", ABSENT) if theirs is None else (ABSENT, "logged")
-        return Change(step, *words)
+        return Change(step, "logged" if ours else ABSENT, "logged" if theirs else ABSENT)
     prefix = f"step {ours.get('step')}: "
     found = [_change(item, prefix) for item in differences(ours, theirs, tolerance)]
     return next((item for item in found if item.matters), found[0] if found else None)
@@ -143,7 +140,7 @@ def _each(
     tolerance = _tolerance(a)
     looks = 0
     for name in names:
-        hashes = [f"sha256 {side[name][:12]}" if name in side else ABSENT for side in (ours, theirs)]
+        hashes = _hash(ours.get(name)), _hash(theirs.get(name))
         both = a.paths.outputs / name, b.paths.outputs / name
         if ABSENT in hashes or looks >= MOST_LOOKED_INTO or not all(map(_is_small, both)):
             yield Change(name, *hashes)
@@ -154,6 +151,10 @@ def _each(
             yield change
 
 
+def _hash(sha256: str | None) -> str:
+    return ABSENT if sha256 is None else f"sha256 {sha256[:12]}"
+
+
 def _is_small(path: Path) -> bool:
     try:
         return not path.is_symlink() and path.is_file() and path.stat().st_size <= LOOKED_INTO
@@ -162,7 +163,7 @@ def _is_small(path: Path) -> bool:
 
 
 def _look(
-    name: str, hashes: list[str], both: tuple[Path, Path], tolerance: Tolerance
+    name: str, hashes: tuple[str, str], both: tuple[Path, Path], tolerance: Tolerance
 ) -> Change | None:
     """What differs in a file; None when its content is the same in other bytes."""
     try:
@@ -174,8 +175,3 @@ def _look(
     if found.first is None or not (found.first.key or found.first.index):
         return Change(name, *hashes, found.reason, matters=found.verdict == DIFFERENT)
     return _change(found.first, f"{name} ")
-
-
-def as_text(value: Any) -> str:  # noqa: ANN401
-    """A value as JSON."""
-    return json.dumps(value)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _SETTINGS = (
     "core.fsmonitor=false",
+    "core.askPass=",
     "core.hooksPath=/dev/null",
     "core.trustctime=true",
     "core.checkStat=default",
@@ -42,6 +43,7 @@ _COMMAND = (
 _FIXED_VARIABLES = {
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_TERMINAL_PROMPT": "0",
+    "SSH_ASKPASS_REQUIRE": "never",
     "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
     "LC_ALL": "C",
 }

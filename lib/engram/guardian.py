@@ -157,6 +157,7 @@ class _Guardian:
         elif self.ended is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.child, command)
+                os.killpg(self.child, signal.SIGCONT)  # a stopped process hears nothing else
 
     def _reap(self) -> bool:
         """Collect everything that ended; say whether any child is left."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from engram.compare import DIFFERENT, EQUAL, IDENTICAL, Tolerance, compare_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from engram.compare_values import Difference
 
@@ -32,6 +32,7 @@ __all__ = [
     "FileComparison",
     "compare",
     "overall",
+    "volatile_matcher",
 ]
 
 
@@ -91,11 +92,11 @@ def compare(
         atol: absolute tolerance of numbers.
     """
     recorded, new = dict(_walk(Path(a))), dict(_walk(Path(b)))
-    apart = [_pattern(glob) for glob in (*ALWAYS_VOLATILE, *volatile)]
+    is_volatile = volatile_matcher(volatile)
     tolerance = Tolerance(rtol=rtol, atol=atol)
     files = []
     for path in sorted(recorded.keys() | new.keys()):
-        if any(pattern.fullmatch(path) for pattern in apart):
+        if is_volatile(path):
             files.append(FileComparison(path, VOLATILE, "not compared"))
         elif path not in new:
             files.append(FileComparison(path, MISSING, "only in the recorded outputs"))
@@ -168,6 +169,16 @@ def _target(folder: Path, path: str) -> str:
     if os.path.isabs(target) and Path(target).is_relative_to(run):  # noqa: PTH117
         return f"RUN/{Path(target).relative_to(run).as_posix()}"
     return target
+
+
+def volatile_matcher(volatile: Iterable[str]) -> Callable[[str], bool]:
+    """Make the test of whether a path of the outputs may differ.
+
+    Args:
+        volatile: patterns, see `compare`.
+    """
+    apart = [_pattern(glob) for glob in (*ALWAYS_VOLATILE, *volatile)]
+    return lambda path: any(pattern.fullmatch(path) for pattern in apart)
 
 
 @cache

@@ -343,9 +343,7 @@ class Repository:
             return git.run("write-tree").decode().strip()
 
 
-def diff_of_packs(
-    packs: Sequence[Path], a: str, b: str, paths: Sequence[str] | None = None
-) -> str:
+def diff_of_packs(packs: Sequence[Path], a: str, b: str, paths: Sequence[str] | None = None) -> str:
     """The difference between two commits that no repository holds, see Repository.diff.
 
     Args:

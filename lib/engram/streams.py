@@ -32,6 +32,7 @@ class Stream:
         self.terminal = terminal if terminal is not None and _is_open(terminal) else None
         self.patient = self.terminal is not None and not _is_file(self.terminal)
         self.pending = memoryview(b"")
+        self.saved = 0  # bytes
         self.problem: str | None = None
 
     @property
@@ -71,9 +72,18 @@ class Stream:
         try:
             rest = memoryview(data)
             while rest:
-                rest = rest[os.write(self.log, rest) :]
+                written = os.write(self.log, rest)
+                self.saved += written
+                rest = rest[written:]
         except OSError as error:
             self.problem = f"{self.path.name} ends early: {error.strerror}"
+
+    def is_ours(self) -> bool:
+        """Whether the log holds what was saved, and not what somebody else made of it."""
+        try:
+            return os.fstat(self.log).st_size == self.saved
+        except OSError:
+            return False
 
     def show(self) -> None:
         """Give the terminal its next piece; when it is gone the run goes on without it."""

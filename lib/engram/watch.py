@@ -186,6 +186,11 @@ class Watch:
         known = Facts(facts.get("status"), ending, received, self.timed_out, bool(facts.get("oom")))
         state, ended = judge(known)
         problems = [stream.problem for stream in self.streams if stream.problem]
+        problems += [
+            f"{stream.path.name} was changed by the script"
+            for stream in self.streams
+            if not stream.problem and not stream.is_ours()
+        ]
         return Outcome(
             state=state,
             exit=ended,

@@ -59,6 +59,11 @@ def test_script_that_damages_its_own_record_is_found_out_and_recorded(
     ]
 
 
+def test_script_that_forges_its_log_is_found_out(project: Project) -> None:
+    run_body(project, "(run / 'log.out').write_text('forged')")
+    assert "log_incomplete" in [item["code"] for item in project.record()["findings"]]
+
+
 @pytest.mark.parametrize("redirection", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_descriptors_do_not_harm_the_run(
     project: Project, redirection: str
