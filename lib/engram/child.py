@@ -97,6 +97,10 @@ def _prepare(spec: dict[str, Any], environment: tuple[str, ...]) -> audit.Audito
         spec["audit"], spec["snapshot"], spec.get("bytecode") or "", roots, ignored
     )
     _set_environ(spec, config)
+    if spec.get("live"):
+        # Bytecode in the working tree would be taken for uncommitted files.
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     os.chdir(spec["output_dir"])
     sys.argv[:] = [script]
     sys.path[:] = [*roots, *(p for p in sys.path if p not in roots), *spec.get("fallback", [])]

@@ -32,7 +32,7 @@ verbs:
   completion   shell completion for bash, zsh or fish
   fetch     get a data set that an experiment needs, and check it
   test      run the test suite of this project (arguments go to pytest)
-`./run VERB --help` tells more.
+`{program} VERB --help` tells more.
 """
 
 RUN_HELP = "id, unique prefix, folder, latest or latest:NAME"
@@ -129,7 +129,7 @@ def parser(verb: str, description: str) -> argparse.ArgumentParser:
 def run_parser() -> argparse.ArgumentParser:
     """The parser of a run, a resume and a rerun."""
     top = parser("", "Run an experiment from a clean commit and record what ran.")
-    top.epilog = EPILOG
+    top.epilog = EPILOG.replace("{program}", program())
     add = top.add_argument
     add("experiment", nargs="?", help="experiment.toml (default: workspace/experiment.toml)")
     add("--version", action="version", version=f"engram {__version__}")

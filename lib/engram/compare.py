@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engram import compare_values
-from engram.compare_formats import DECODERS
+from engram.compare_formats import DECODERS, FOLDER_DECODERS
 from engram.compare_values import Difference, Tolerance
 
 if TYPE_CHECKING:
@@ -21,7 +21,15 @@ DIFFERENT = "different"
 
 _CHUNK = 1 << 20
 
-__all__ = ["DIFFERENT", "EQUAL", "IDENTICAL", "FileResult", "Tolerance", "compare_files"]
+__all__ = [
+    "DIFFERENT",
+    "EQUAL",
+    "IDENTICAL",
+    "FileResult",
+    "Tolerance",
+    "compare_files",
+    "compare_folders",
+]
 
 
 @dataclass(frozen=True)
@@ -66,12 +74,33 @@ def compare_files(a: Path, b: Path, tolerance: Tolerance | None = None) -> FileR
         return FileResult(IDENTICAL, f"the same bytes{unknown}")
     if decoder is None:
         return _by_bytes(a, b, offset, f"{suffix or 'a file without suffix'} is not decoded")
+    found = _decoded(a, b, decoder, tolerance)
+    return _by_bytes(a, b, offset, found) if isinstance(found, str) else found
+
+
+def compare_folders(a: Path, b: Path, tolerance: Tolerance | None = None) -> FileResult | str:
+    """Compare two folders whose suffix names a format, such as .zarr, by what they hold.
+
+    Args:
+        a: the recorded folder; its suffix names the format of both.
+        b: the new folder.
+        tolerance: how far numbers may part, default not at all.
+
+    Returns:
+        How they compare; or why they cannot be decoded, so that their files are to be compared.
+    """
+    return _decoded(a, b, FOLDER_DECODERS[a.suffix.lower()], tolerance)
+
+
+def _decoded(a: Path, b: Path, decoder: Decoder, tolerance: Tolerance | None) -> FileResult | str:
+    """Compare by content; a sentence that says why not when that is not possible."""
+    suffix = a.suffix.lower()
     try:
         return _by_content(a, b, decoder, tolerance or Tolerance())
     except ImportError as error:
-        return _by_bytes(a, b, offset, f"{suffix} needs a package that is not here: {error}")
+        return f"{suffix} needs a package that is not here: {error}"
     except Exception as error:  # noqa: BLE001 - a decoder may raise anything on a file that is not what it says
-        return _by_bytes(a, b, offset, f"{suffix} could not be decoded: {_one_line(error)}")
+        return f"{suffix} could not be decoded: {_one_line(error)}"
 
 
 def _by_content(a: Path, b: Path, decoder: Decoder, tolerance: Tolerance) -> FileResult:

@@ -2,7 +2,8 @@
 
 To add a format, write a function that takes a path and an ExitStack (for what must stay open while
 values are read) and returns values that compare_values walks: mappings, lists, Arrays, a Table,
-plain values. Then name its suffixes in DECODERS. Anything a decoder raises means that the files are
+plain values. Then name its suffixes in DECODERS, or in FOLDER_DECODERS when it is a folder of files
+that hold one thing together. Anything a decoder raises means that the files are
 compared by bytes instead.
 """
 
@@ -155,6 +156,59 @@ def _column(column: Any) -> Any:  # noqa: ANN401
     return column.to_pylist()
 
 
+def _safetensors(path: Path, stack: ExitStack) -> dict[str, Any]:
+    from engram import safetensors_file
+
+    metadata, tensors = safetensors_file.read(path)
+    arrays = {name: Array(tensor.dtype, tensor.values) for name, tensor in tensors.items()}
+    return {"__metadata__": metadata, **arrays}
+
+
+def _image(path: Path, stack: ExitStack) -> list[Array]:
+    """The pixels of every frame; when it was made, resolution and color profile are left out."""
+    import numpy as np
+    from PIL import Image, ImageSequence
+
+    image = stack.enter_context(Image.open(path))
+    found = []
+    for frame in ImageSequence.Iterator(image):
+        _require_exact(path, frame)
+        shown = "transparency" in frame.info and frame.mode in ("1", "L", "RGB", "P")
+        if shown or frame.mode in ("P", "PA"):
+            # A palette is a matter of the container; a transparent color is one of the pixels.
+            frame = frame.convert("RGBA" if shown or frame.mode == "PA" else "RGB")
+        found.append(Array(f"{frame.mode} pixels", np.array(frame)))
+    return found
+
+
+def _require_exact(path: Path, frame: Any) -> None:  # noqa: ANN401
+    """Refuse colors of 16 bits: PIL gives back the upper 8 only."""
+    bits = frame.tag_v2.get(258, (8,)) if hasattr(frame, "tag_v2") else (8,)
+    if frame.format == "PNG":
+        with path.open("rb") as stream:
+            depth, kind = stream.read(26)[24:]
+        bits = (8,) if kind == 0 else (depth,)
+    if max(bits) > 8 and frame.mode not in ("I;16", "I;16L", "I;16B", "I", "F"):
+        msg = "colors of more than 8 bits are not decoded"
+        raise ValueError(msg)
+
+
+def _zarr(path: Path, stack: ExitStack) -> Any:  # noqa: ANN401
+    import zarr
+
+    return _zarr_node(zarr.open(str(path), mode="r"))
+
+
+def _zarr_node(node: Any) -> dict[str, Any]:  # noqa: ANN401
+    """An array or a group, with its attributes; chunks and compression are left out."""
+    found: dict[str, Any] = {"attributes": dict(node.attrs)}
+    if not hasattr(node, "shape"):
+        members = dict(node.members())
+        return {**found, **{name: _zarr_node(members[name]) for name in sorted(members)}}
+    names = getattr(node.metadata, "dimension_names", None)
+    return {**found, "dimensions": list(names or ()), "values": _array(node[...])}
+
+
 DECODERS: dict[str, Decoder] = {
     ".npy": _npy,
     ".npz": _npz,
@@ -166,4 +220,7 @@ DECODERS: dict[str, Decoder] = {
     ".jsonl": _json_lines,
     ".toml": _toml,
     ".parquet": _parquet,
+    ".safetensors": _safetensors,
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), _image),
 }
+FOLDER_DECODERS: dict[str, Decoder] = {".zarr": _zarr}

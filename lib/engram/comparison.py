@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from engram import outputs, record
 from engram.compare import DIFFERENT, EQUAL, IDENTICAL, compare_files
 from engram.compare_values import Tolerance, differences
+from engram.files import read_json
+from engram.manifest import hash_file
 from engram.outputs import Comparison, FileComparison, overall
 
 if TYPE_CHECKING:
@@ -44,11 +46,26 @@ def compare_results(
         atol=settings.atol,
     )
     files = (
-        *found.files,
+        *(beside_the_record(file, original, new) for file in found.files),
         *metrics(original, new, tolerance),
         of_summary(before, summary, tolerance),
     )
     return {**result, **Comparison(overall(files), files).as_json()}
+
+
+def beside_the_record(file: FileComparison, original: RunPaths, new: RunPaths) -> FileComparison:
+    """Judge a file by the recorded hash when the original's own file was altered since."""
+    recorded = {entry["path"]: entry["sha256"] for entry in read_json(original.outputs_manifest)}
+    sha256 = recorded.get(file.path)
+    if file.verdict in (IDENTICAL, outputs.VOLATILE) or sha256 is None:
+        return file
+    old, fresh = original.outputs / file.path, new.outputs / file.path
+    if old.is_file() and hash_file(old) == sha256:
+        return file
+    altered = "the original's own file was altered or removed since, see verify"
+    if fresh.is_file() and hash_file(fresh) == sha256:
+        return FileComparison(file.path, IDENTICAL, f"by the recorded hash; {altered}")
+    return FileComparison(file.path, DIFFERENT, f"not the recorded content; {altered}")
 
 
 def metrics(a: RunPaths, b: RunPaths, tolerance: Tolerance) -> list[FileComparison]:

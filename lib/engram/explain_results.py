@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from engram import metrics as logged
 from engram import record as records
-from engram.compare import DIFFERENT, IDENTICAL, compare_files
+from engram.compare import (
+    DIFFERENT,
+    IDENTICAL,
+    FileResult,
+    compare_files,
+    compare_folders,
+)
 from engram.compare_values import ABSENT, Tolerance, differences
 from engram.explain_parts import RESULT, Change, Section, flat
 from engram.files import read_json
-from engram.outputs import volatile_matcher
+from engram.outputs import store_of, volatile_matcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -138,17 +144,31 @@ def _each(
 ) -> Iterator[Change]:
     """One line for each file that differs by its bytes, unless it holds the same."""
     tolerance = _tolerance(a)
+    stores: dict[str, FileResult | str] = {}
     looks = 0
     for name in names:
         hashes = _hash(ours.get(name)), _hash(theirs.get(name))
         both = a.paths.outputs / name, b.paths.outputs / name
+        store = store_of(name)
+        if store is not None and store not in stores:
+            stores[store] = _compare_store(a, b, store, tolerance)
+            if isinstance(found := stores[store], FileResult):
+                yield from _told(store, ("", ""), found)
+        if isinstance(stores.get(store or ""), FileResult):
+            continue
         if ABSENT in hashes or looks >= MOST_LOOKED_INTO or not all(map(_is_small, both)):
             yield Change(name, *hashes)
             continue
         looks += 1
-        change = _look(name, hashes, both, tolerance)
-        if change is not None:
-            yield change
+        yield from _look(name, hashes, both, tolerance)
+
+
+def _compare_store(a: Side, b: Side, store: str, tolerance: Tolerance) -> FileResult | str:
+    """Compare a folder that holds one thing, when both runs have it."""
+    folders = a.paths.outputs / store, b.paths.outputs / store
+    if not all(folder.is_dir() for folder in folders):
+        return "only one of the runs has it"
+    return compare_folders(*folders, tolerance)
 
 
 def _hash(sha256: str | None) -> str:
@@ -164,14 +184,19 @@ def _is_small(path: Path) -> bool:
 
 def _look(
     name: str, hashes: tuple[str, str], both: tuple[Path, Path], tolerance: Tolerance
-) -> Change | None:
-    """What differs in a file; None when its content is the same in other bytes."""
+) -> Iterator[Change]:
+    """What differs in a file; nothing when its content is the same in other bytes."""
     try:
-        found = compare_files(*both, tolerance)
+        yield from _told(name, hashes, compare_files(*both, tolerance))
     except OSError as error:
-        return Change(name, *hashes, f"cannot be read: {error}")
+        yield Change(name, *hashes, f"cannot be read: {error}")
+
+
+def _told(name: str, hashes: tuple[str, str], found: FileResult) -> Iterator[Change]:
+    """A comparison as a change."""
     if found.verdict == IDENTICAL:
-        return None
-    if found.first is None or not (found.first.key or found.first.index):
-        return Change(name, *hashes, found.reason, matters=found.verdict == DIFFERENT)
-    return _change(found.first, f"{name} ")
+        return
+    if found.first is None or not found.first.key:
+        yield Change(name, *hashes, found.reason, found.verdict == DIFFERENT)
+    else:
+        yield _change(found.first, f"{name} ")

@@ -24,7 +24,9 @@ def card(paths: RunPaths, about: dict[str, Any]) -> str:
         paths: its folder.
         about: the run in brief, see engram.brief.
     """
-    state = about["state"] + (f": {about['cause']}" if about["state"] == "failed" else "")
+    # A run that completed has nothing to explain.
+    cause = None if about["state"] == "completed" else about["cause"]
+    state = f"{about['state']}: {cause}" if cause else about["state"]
     rows = [("experiment", about["experiment"]), ("state", state)]
     rows.append(("created", str(about["created"] or "").replace("T", " ")[:19] + " UTC"))
     rows += [("took", duration(about["run_s"])), ("commit", (about["commit"] or "")[:12])]

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from engram.paths import RunPaths
     from engram.request import Run
     from engram.spawn import Spawned
 
 __all__ = ["launch", "run_tests"]
 
+SEVERITIES = ("error", "warning", "note")
+LOG_TO_READ = 1 << 26  # bytes
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -62,9 +65,25 @@ def fresh_request(options: argparse.Namespace, argv: Sequence[str]) -> Request:
     named = options.experiment or default_experiment()
     experiment = Path(os.path.abspath(named))  # noqa: PTH100 - resolve() would follow links
     if not experiment.is_file():
-        msg = f"no experiment file {str(experiment)!r}: name an existing experiment.toml"
+        msg = f"no experiment file {str(experiment)!r}: {what_was_meant(experiment)}"
         raise errors.ConfigError(msg)
     return asked(options, argv, experiment=experiment, root=find_root(experiment.parent))
+
+
+def what_was_meant(experiment: Path) -> str:
+    """What somebody who named a file that is not there may have had in mind."""
+    from difflib import get_close_matches
+
+    from engram.cli import VERBS
+
+    inside = experiment / "experiment.toml"
+    if inside.is_file():
+        return f"did you mean {shown(inside)!r}?"
+    verbs = [verb for verb in VERBS if not verb.startswith("_")]
+    near = get_close_matches(experiment.name, verbs, n=1)
+    if near:
+        return f"did you mean the verb {near[0]!r}?"
+    return "name an existing experiment.toml"
 
 
 def default_experiment() -> Path:
@@ -104,21 +123,33 @@ def print_start(run: Run) -> None:
 
 def print_end(run: Run) -> None:
     """Say how it ended, what came out, what was found, and how to repeat it."""
-    from engram.readme import command  # it was needed a moment ago, not before
+    from engram.readme import command  # they were needed a moment ago, not before
+    from engram.table import short
 
     record = run.record
     call = command(record)
     cause = "" if record["state"] == "completed" else f": {record['exit']['cause']}"
+    tidy_terminal(run.paths)
     say(f"{record['state']} in {record['times']['run_s']:.1f} s{cause}")
     for key, value in (record["summary"] or {}).items():
-        say(f"    {key} = {value}")
-    for item in record["findings"]:
+        say(f"    {key} = {short(value)}")
+    for item in sorted(record["findings"], key=lambda item: SEVERITIES.index(item["severity"])):
         say(f"    {item['severity']}: {item['message']}")
     say(f"    {shown(run.paths.folder)}")
+    if record["state"] != "completed":
+        say(f"look at it: {call} show {run.paths.run_id}")
     if record["state"] != "completed" and run.paths.checkpoints.is_dir():
         say(f"continue it: {call} --resume {run.paths.run_id}")
     if not record["code"]["live"]:
         say(f"repeat it: {call} --rerun {run.paths.run_id}")
+
+
+def tidy_terminal(paths: RunPaths) -> None:
+    """Undo what a script that was ended in the middle of a progress bar left on the terminal."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return
+    last = paths.log_err.read_bytes()[-1:] if paths.log_err.stat().st_size < LOG_TO_READ else b""
+    sys.stderr.write("\x1b[?25h" + ("" if last in (b"", b"\n") else "\n"))
 
 
 def say(line: str) -> None:
@@ -148,5 +179,8 @@ def run_tests(arguments: Sequence[str]) -> int:
     """Run the test suite of this checkout with the interpreter that runs us."""
     import subprocess
 
+    if not (CHECKOUT / "tests").is_dir() or not (CHECKOUT / "run_experiment.py").is_file():
+        msg = "the test suite lies in a checkout of engram only: clone it and use ./run test there"
+        raise errors.EnvironmentMissingError(msg)
     command = [sys.executable, "-m", "pytest", *arguments]
     return subprocess.run(command, cwd=CHECKOUT, check=False).returncode

@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from engram.compare import DIFFERENT, EQUAL, IDENTICAL, Tolerance, compare_files
+from engram.compare import (
+    DIFFERENT,
+    EQUAL,
+    IDENTICAL,
+    FileResult,
+    Tolerance,
+    compare_files,
+    compare_folders,
+    first_differing_byte,
+)
+from engram.compare_formats import FOLDER_DECODERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +42,7 @@ __all__ = [
     "FileComparison",
     "compare",
     "overall",
+    "store_of",
     "volatile_matcher",
 ]
 
@@ -94,7 +105,7 @@ def compare(
     recorded, new = dict(_walk(Path(a))), dict(_walk(Path(b)))
     is_volatile = volatile_matcher(volatile)
     tolerance = Tolerance(rtol=rtol, atol=atol)
-    files = []
+    files, undecoded = _compare_stores(Path(a), Path(b), recorded, new, is_volatile, tolerance)
     for path in sorted(recorded.keys() | new.keys()):
         if is_volatile(path):
             files.append(FileComparison(path, VOLATILE, "not compared"))
@@ -103,10 +114,71 @@ def compare(
         elif path not in recorded:
             files.append(FileComparison(path, EXTRA, "only in the new outputs"))
         else:
-            files.append(
-                _compare_path(path, Path(a), Path(b), recorded[path], new[path], tolerance)
-            )
+            found = _compare_path(path, Path(a), Path(b), recorded[path], new[path], tolerance)
+            why = undecoded.get(store_of(path) or "")
+            if why and found.verdict != IDENTICAL:
+                found = replace(found, reason=f"{found.reason}; {why}")
+            files.append(found)
+    files.sort(key=lambda file: file.path)
     return Comparison(overall(files), tuple(files))
+
+
+def store_of(path: str) -> str | None:
+    """The outermost folder on a path whose suffix says that its files hold one thing together."""
+    parts = path.split("/")[:-1]
+    for i, name in enumerate(parts):
+        if PurePosixPath(name).suffix.lower() in FOLDER_DECODERS:
+            return "/".join(parts[: i + 1])
+    return None
+
+
+def _compare_stores(
+    a: Path,
+    b: Path,
+    recorded: dict[str, str],
+    new: dict[str, str],
+    is_volatile: Callable[[str], bool],
+    tolerance: Tolerance,
+) -> tuple[list[FileComparison], dict[str, str]]:
+    """Compare folders such as .zarr as one thing, and take their files out of both listings.
+
+    Returns:
+        The comparisons; and why the others, whose files stay listed, were not decoded.
+    """
+    inside: dict[str, set[str]] = {}
+    for path in recorded.keys() | new.keys():
+        if (store := store_of(path)) is not None:
+            inside.setdefault(store, set()).add(path)
+    settled, undecoded = [], {}
+    for store, paths in inside.items():
+        kinds = {listing.get(path, "file") for listing in (recorded, new) for path in paths}
+        both = all(any(path in listing for path in paths) for listing in (recorded, new))
+        if not both or kinds - {"file", "folder"} or any(map(is_volatile, paths)):
+            continue
+        found = _compare_store(store, a, b, paths, tolerance)
+        if isinstance(found, str):
+            undecoded[store] = found
+            continue
+        settled.append(FileComparison(store, found.verdict, found.reason, found.first))
+        for path in paths:
+            recorded.pop(path, None)
+            new.pop(path, None)
+    return settled, undecoded
+
+
+def _compare_store(
+    store: str, a: Path, b: Path, paths: set[str], tolerance: Tolerance
+) -> FileResult | str:
+    """Compare one folder: its bytes first, which needs no package."""
+    pairs = [(a / path, b / path) for path in paths if not path.endswith("/")]
+    try:
+        # A file more or less need not change what is held.
+        whole = all(left.exists() and right.exists() for left, right in pairs)
+        if whole and all(first_differing_byte(*pair) is None for pair in pairs):
+            return FileResult(IDENTICAL, "the same bytes")
+    except OSError as error:
+        return f"it cannot be read: {error}"
+    return compare_folders(a / store, b / store, tolerance)
 
 
 def overall(files: Sequence[FileComparison]) -> str:

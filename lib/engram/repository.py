@@ -155,7 +155,7 @@ class Repository:
         pushed: bool,
     ) -> GitState:
         """Apply the clean rule to what was found."""
-        changes = sorted(set(found.changes))
+        changes = sorted(change for change in set(found.changes) if not _is_bytecode(change))
         script_changed = any(change.path == script for change in changes)
         if not script_changed and script not in found.blobs:
             changes.append(Change(script, f"the script is {self._why_untracked(script)}"))
@@ -374,6 +374,11 @@ def _diff(git: Git, a: str, b: str, paths: Sequence[str] | None) -> str:
 
 def _lines(paths: Sequence[str]) -> bytes:
     return b"".join(os.fsencode(path) + b"\0" for path in paths)
+
+
+def _is_bytecode(change: Change) -> bool:
+    """Whether this is what Python leaves beside modules; no snapshot holds it."""
+    return change.why == "untracked" and "__pycache__" in change.path.split("/")
 
 
 def _is_at(root: Path, path: str) -> bool:

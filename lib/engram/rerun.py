@@ -59,6 +59,7 @@ def rerun(options: argparse.Namespace, argv: Sequence[str], ahead: Spawned | Non
     run = execute(request, announce=print_start, ahead=ahead)
     print_end(run)
     if run.comparison is None:
+        say("not compared: this run did not complete")
         return exit_code(run)
     return report(run.comparison, original)
 
@@ -108,6 +109,9 @@ def report(comparison: dict[str, Any], original: RunPaths) -> int:
         COMPLETED, or DIFFERENT.
     """
     verdict = comparison["verdict"]
+    if verdict == "not compared":
+        say(f"not compared: {original.run_id} did not complete")
+        return errors.COMPLETED
     for item in comparison["files"]:
         if item["verdict"] not in ("identical", "volatile"):
             say(f"    {item['path']}: {item['verdict']}, {item['reason']}")

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["Table"]
 
 
+# Mistakes that no likeness of names tells.
+MEANT = {"inputs": "; did you mean 'data.inputs', written [[data.inputs]]?"}
+
+
 class Table:
     """One table of a file; each method takes one key, so that `finish` knows the others."""
 
@@ -53,7 +57,8 @@ class Table:
         for name in self._values:
             if name not in self._taken:
                 known = ", ".join(sorted(self._taken))
-                msg = f"{self.where}: unknown key {self.key(name)!r}{suggestion(name, self._taken)}"
+                meant = MEANT.get(self.key(name)) or suggestion(name, self._taken)
+                msg = f"{self.where}: unknown key {self.key(name)!r}{meant}"
                 msg += f" ({self.label} knows {known})"
                 raise ConfigError(msg)
 

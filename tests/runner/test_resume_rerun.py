@@ -170,6 +170,25 @@ def test_verify_names_the_altered_file(project: Project) -> None:
     assert "result.txt" in done.stdout + done.stderr
 
 
+def test_rerun_judges_by_the_record_where_the_originals_file_was_altered(project: Project) -> None:
+    project.run("experiment.toml")
+    first = project.latest()
+    (first.outputs / "result.txt").write_text("tampered\n")
+    done = project.run("--rerun", first.run_id)
+    assert done.returncode == 0, done.stderr
+    files = {item["path"]: item for item in project.record()["comparison"]["files"]}
+    assert files["result.txt"]["verdict"] == "identical"
+    assert "altered" in files["result.txt"]["reason"]
+
+
+def test_rerun_of_a_run_that_failed_says_that_nothing_was_compared(project: Project) -> None:
+    project.write("parameters.toml", "other = 1\n")
+    project.run("experiment.toml")
+    done = project.run("--rerun", "latest")
+    assert done.returncode == 1
+    assert "not compared" in done.stderr
+
+
 def test_rerun_refuses_changed_inputs_unless_allowed(project: Project, tmp_path: Path) -> None:
     data = tmp_path / "data.txt"
     data.write_text("1\n")

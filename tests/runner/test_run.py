@@ -459,3 +459,28 @@ def test_temporary_folder_of_a_run_is_its_own_and_goes_with_it(project: Project)
     assert folder.parent.name.startswith("engram-")
     assert not folder.parent.exists()
     assert [item["severity"] for item in project.record()["findings"]] == ["note"]
+
+
+def test_bytecode_beside_modules_is_no_unrecorded_code(project: Project) -> None:
+    project.write(".gitignore", "runs\n")
+    project.write("helper.py", "VALUE = 1\n")
+    project.commit()
+    project.write("__pycache__/helper.cpython-311.pyc", "")
+    assert project.run("experiment.toml").returncode == 0
+    live = project.run("experiment.toml", "--live", env={"PYTHONDONTWRITEBYTECODE": ""})
+    assert live.returncode == 0
+    assert [path.name for path in (project.root / "__pycache__").iterdir()] == [
+        "helper.cpython-311.pyc"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"), [("lsit", "'list'"), ("folder", "folder/experiment.toml")]
+)
+def test_mistyped_command_says_what_may_have_been_meant(
+    project: Project, typed: str, said: str
+) -> None:
+    project.write("folder/experiment.toml", EXPERIMENT)
+    done = project.run(typed)
+    assert done.returncode == 2
+    assert said in done.stderr
