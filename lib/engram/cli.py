@@ -24,7 +24,7 @@ verbs:
   list      a table of runs: filter on state, experiment, parameters, summary; sort; --json
   show      one run on one screen; --lineage shows where it came from and what came of it
   verify    check every recorded hash of a run against its folder
-  diff      why two runs differ: code, parameters, inputs, environment; and their results
+  diff, explain   why two runs differ: code, parameters, inputs, environment; their results
   tag, note, pin   add words to a run; keep it from rm and gc
   rm        remove runs; says what would go, and removes with --yes
   gc        remove what is old, and all that no run needs; likewise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engram.compare_values import ABSENT
-from engram.explain_parts import CAUSE, Change, Section, flat, unlike
+from engram.explain_parts import CAUSE, Change, Section, flat, some, unlike
 from engram.files import read_json
 
 if TYPE_CHECKING:
@@ -93,14 +93,6 @@ def _files(a: dict[str, str], b: dict[str, str]) -> str:
     if len(a) <= 1 and len(b) <= 1:
         return ""
     return some(names, "file")
-
-
-def some(names: list[str], what: str) -> str:
-    """How many, and the first three."""
-    if not names:
-        return ""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{len(names)} {what}{'' if len(names) == 1 else 's'}: {', '.join(names[:3])}{more}"
 
 
 def seeds(a: Side, b: Side) -> Section:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engram.compare_values import ABSENT
 from engram.errors import RunnerError
-from engram.explain_parts import CAUSE, Change, Section, read_table
+from engram.explain_parts import CAUSE, Change, Section, some
 from engram.recorded import recorded_root
 from engram.repository import Repository, diff_of_packs
 
@@ -20,6 +19,7 @@ __all__ = ["code"]
 
 # A difference as short as this is shown whole.
 SHORT = 12
+CODE_OR_PROSE = (".py", ".md", ".rst", ".gitignore")
 
 
 class FileDiff(NamedTuple):
@@ -62,12 +62,12 @@ def code(a: Side, b: Side) -> tuple[Section, str]:
 
 
 def _used(a: Side, b: Side) -> list[str] | None:
-    """Files of the commits that either run imported or read; None when a run does not say."""
+    """Files of the commits that either run imported; None when a run does not say which."""
     if a.imports is None or b.imports is None:
         return None
     paths = {side.record["script"]["path"] for side in (a, b)}
     for side in (a, b):
-        paths |= _modules(side).keys() | set(_read(side))
+        paths |= _modules(side).keys()
     return sorted(paths)
 
 
@@ -75,15 +75,6 @@ def _modules(side: Side) -> dict[str, str | None]:
     """The modules of the commit that a run imported: path -> sha256."""
     listed = (side.imports or {}).get("modules") or ()
     return {item["path"]: item["sha256"] for item in listed}
-
-
-def _read(side: Side) -> Iterator[str]:
-    """Other files of the commit that a run opened, such as tables beside the code."""
-    mark = f"/snapshots/{side.record['code'].get('snapshot_commit')}/"
-    for item in (read_table(side.paths.files) or {}).get("files") or ():
-        _, found, path = item["path"].partition(mark)
-        if found:
-            yield path
 
 
 def _commit_diff(a: Side, b: Side, paths: list[str] | None, section: Section) -> str | None:
@@ -98,28 +89,39 @@ def _commit_diff(a: Side, b: Side, paths: list[str] | None, section: Section) ->
     if paths is None:
         section.remarks.append("a run left no list of its imports: the whole commits are compared")
     try:
-        text = _diff(a, b, first, second, paths)
+        text, names = _diff(a, b, first, second, paths)
     except (RunnerError, OSError) as error:
         section.remarks.append(f"the commits are not at hand: {error}")
         return None
     files = list(split(text))
     short = sum(file.added + file.removed for file in files) <= SHORT
     section.changes += [_change(file, shown=short) for file in files]
+    others = [name for name in names if name not in (paths or names)]
     if not files:
-        said = "no file that either run used" if paths is not None else "nothing"
+        said = "no file" if not names else "no module that either run imported"
         section.remarks.append(f"commits {first[:12]} and {second[:12]} differ in {said}")
+    # What is imported is recorded, what else a script reads of its own commit is not.
+    if read := [name for name in others if not name.endswith(CODE_OR_PROSE)]:
+        section.remarks.append(f"a script may have read, as no record says: {some(read, 'file')}")
     return text
 
 
-def _diff(a: Side, b: Side, first: str, second: str, paths: list[str] | None) -> str:
-    """From a repository that has both commits, else from the packs in the run folders."""
+def _diff(
+    a: Side, b: Side, first: str, second: str, paths: list[str] | None
+) -> tuple[str, list[str]]:
+    """The difference in `paths`, and the names of all files that differ.
+
+    From a repository that has both commits, else from the packs in the run folders.
+    """
     for root in dict.fromkeys(recorded_root(side.record) for side in (a, b)):
         if (root / ".git").exists():
             repository = Repository(root)
             if repository.has(first) and repository.has(second):
-                return repository.diff(first, second, paths)
-    packs: list[Path] = [side.paths.source for side in (a, b)]
-    return diff_of_packs(packs, first, second, paths)
+                names = repository.diff(first, second, names_only=True)
+                return repository.diff(first, second, paths), names.splitlines()
+    packs = [side.paths.source for side in (a, b)]
+    names = diff_of_packs(packs, first, second, names_only=True)
+    return diff_of_packs(packs, first, second, paths), names.splitlines()
 
 
 def split(text: str) -> Iterator[FileDiff]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from engram.paths import RunPaths
 
-__all__ = ["CAUSE", "RESULT", "Change", "Section", "Side", "flat", "read_table", "unlike"]
+__all__ = ["CAUSE", "RESULT", "Change", "Section", "Side", "flat", "some", "unlike"]
 
 CAUSE, RESULT = "cause", "result"
 
@@ -140,3 +140,11 @@ def unlike(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
     """The values that differ, in the order of their keys."""
     for found in differences(dict(sorted(a.items())), dict(sorted(b.items())), Tolerance()):
         yield Change(found.key, found.a, found.b, found.note)
+
+
+def some(names: list[str], what: str) -> str:
+    """How many, and the first three."""
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{len(names)} {what}{'' if len(names) == 1 else 's'}: {', '.join(names[:3])}{more}"

@@ -278,18 +278,21 @@ class Repository:
         ).finish()
         return None if code else out.decode().strip()
 
-    def diff(self, a: str, b: str, paths: Sequence[str] | None = None) -> str:
+    def diff(
+        self, a: str, b: str, paths: Sequence[str] | None = None, *, names_only: bool = False
+    ) -> str:
         """The difference between two commits as unified text.
 
         Args:
             a: the older commit.
             b: the newer commit.
             paths: restrict it to these; None for all.
+            names_only: give the paths alone, one a line.
 
         Raises:
             ConfigError: one of the commits is not in the repository.
         """
-        return _diff(self._git, a, b, paths)
+        return _diff(self._git, a, b, paths, names_only=names_only)
 
     def _relative(self, script: str) -> str:
         """The script's path below the root; the file must lie there too, not only a link."""
@@ -343,7 +346,14 @@ class Repository:
             return git.run("write-tree").decode().strip()
 
 
-def diff_of_packs(packs: Sequence[Path], a: str, b: str, paths: Sequence[str] | None = None) -> str:
+def diff_of_packs(
+    packs: Sequence[Path],
+    a: str,
+    b: str,
+    paths: Sequence[str] | None = None,
+    *,
+    names_only: bool = False,
+) -> str:
     """The difference between two commits that no repository holds, see Repository.diff.
 
     Args:
@@ -351,6 +361,7 @@ def diff_of_packs(packs: Sequence[Path], a: str, b: str, paths: Sequence[str] | 
         a: the older commit.
         b: the newer commit.
         paths: restrict it to these; None for all.
+        names_only: give the paths alone, one a line.
 
     Raises:
         ResumeError: a pack is missing, damaged, or of another commit.
@@ -363,13 +374,14 @@ def diff_of_packs(packs: Sequence[Path], a: str, b: str, paths: Sequence[str] | 
             unpack(pack, commit, store)
         (stores[0] / "objects" / "info").mkdir(exist_ok=True)
         (stores[0] / "objects" / "info" / "alternates").write_text(f"{stores[1] / 'objects'}\n")
-        return _diff(Git.of_objects(stores[0]), a, b, paths)
+        return _diff(Git.of_objects(stores[0]), a, b, paths, names_only=names_only)
 
 
-def _diff(git: Git, a: str, b: str, paths: Sequence[str] | None) -> str:
+def _diff(git: Git, a: str, b: str, paths: Sequence[str] | None, *, names_only: bool) -> str:
     limited = ("--", *paths) if paths is not None else ()
-    options = ("diff-tree", "-p", "--no-ext-diff", "--no-textconv", "--no-color", "-M")
-    return git.run(*options, a, b, *limited).decode(errors="replace")
+    shown = ("-r", "--name-only") if names_only else ("-p", "-M")
+    options = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-commit-id")
+    return git.run("diff-tree", *shown, *options, a, b, *limited).decode(errors="replace")
 
 
 def _lines(paths: Sequence[str]) -> bytes:

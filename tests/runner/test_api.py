@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import struct
 import subprocess
 import sys
 
@@ -209,6 +210,26 @@ def test_arrays_come_back_as_arrays(root):
     with pytest.raises(ValueError, match="allow_pickle") as caught:
         run.load("bad.npy")
     assert caught.value.__notes__ == [f"while reading {str(paths.outputs / 'bad.npy')!r}"]
+
+
+def test_safetensors_come_back_as_arrays(root):
+    np = pytest.importorskip("numpy", reason="reads the arrays")
+    paths = make_run(root)
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    data = struct.pack("<Q", len(header)) + header + struct.pack("<HH", 0x3F80, 0xC000)
+    output(paths, "m.safetensors", data)
+    loaded = only(root).load("m.safetensors")
+    assert (loaded["w"].dtype, loaded["w"].tolist()) == (np.float32, [1.0, -2.0])
+
+
+def test_open_store_comes_back_for_zarr(root):
+    zarr = pytest.importorskip("zarr", reason="reads .zarr")
+    paths = make_run(root)
+    zarr.create_array(str(paths.outputs / "x.zarr"), shape=(3,), dtype="i4")[:] = [1, 2, 3]
+    loaded = only(root).load("x.zarr")
+    assert loaded[:].tolist() == [1, 2, 3]
+    with pytest.raises(Exception, match="read-only"):
+        loaded[:] = 0
 
 
 def test_tables_come_back_as_frames(root):

@@ -318,13 +318,14 @@ def test_ignored_roots_give_no_finding(bench, tmp_path):
         open(params_file).read()
         open(os.environ["CACHE"] + "/x", "w").write("x")
     """
-    tmp, cache = bench.run.tmp, tmp_path / "cache"
+    tmp, cache = tmp_path / "tmp", tmp_path / "cache"
     tmp.mkdir()
     cache.mkdir()
     environ = {"TMPDIR": str(tmp), "CACHE": str(cache)}
-    bench.supervise(body, environ=environ, ignored=[str(bench.run.folder), str(cache)])
+    ignored = [str(bench.run.folder), str(tmp), str(cache)]
+    bench.supervise(body, environ=environ, ignored=ignored)
 
-    assert bench.digest(ignored=[str(bench.run.folder), str(cache)]).findings == []
+    assert bench.digest(ignored=ignored).findings == []
 
 
 def test_writing_into_the_snapshot_is_an_error_and_leaves_no_bytecode_there(bench):

@@ -6,6 +6,7 @@ import math
 import struct
 import sys
 import zipfile
+import zlib
 from fractions import Fraction
 
 import pytest
@@ -453,3 +454,181 @@ def test_files_that_are_not_what_they_say_are_compared_by_bytes(pair, suffix):
 def test_a_value_has_no_difference_from_itself_read_back(value):
     again = json.loads(json.dumps(value))
     assert list(differences(value, again, Tolerance())) == []
+
+
+def safetensors(path, tensors, metadata=None, dtypes=None):
+    """Write the format by hand, after its specification."""
+    header, data = {}, b""
+    if metadata is not None:
+        header["__metadata__"] = metadata
+    names = {"float32": "F32", "int64": "I64", "bool": "BOOL", "uint16": "BF16"}
+    for name, array in tensors.items():
+        code = (dtypes or {}).get(name, names[str(array.dtype)])
+        place = [len(data), len(data) + array.nbytes]
+        header[name] = {"dtype": code, "shape": list(array.shape), "data_offsets": place}
+        data += array.tobytes()
+    top = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(top)) + top + data)
+
+
+def test_safetensors_are_compared_by_tensor_and_their_order_is_none(pair):
+    one, two = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([True, False])
+    a = {"w": one, "on": two}
+    result = pair("m.safetensors", safetensors, a, {"on": two, "w": one})
+    assert (result.verdict, result.reason) == ("identical", "the same content in other bytes")
+    changed = one.copy()
+    changed[1, 2] = 7
+    result = pair("m.safetensors", safetensors, a, {**a, "w": changed})
+    assert (result.first.key, result.first.index) == ("w", (1, 2))
+    assert (result.first.a, result.first.b) == ("5.0", "7.0")
+    assert pair("m.safetensors", safetensors, a, {**a, "w": changed}, atol=2).verdict == "equal"
+    result = pair("m.safetensors", safetensors, a, {"w": one})
+    assert result.first.key == "on"
+
+
+def test_safetensors_metadata_and_empty_tensors_count(pair):
+    none = {"e": np.empty((0, 3), np.float32)}
+    result = pair("m.safetensors", lambda path, meta: safetensors(path, none, meta), {}, {"k": "v"})
+    assert (result.verdict, result.first.key) == ("different", "__metadata__/k")
+
+
+def test_bfloat16_of_safetensors_is_read_exactly(pair):
+    bits = np.array([0x3F80, 0x4049], np.uint16)
+    result = pair("m.safetensors", safetensors, {"w": bits}, {"w": bits + np.uint16([0, 1])})
+    assert (result.first.a, result.first.b) == ("3.140625", "3.15625")
+
+
+@pytest.mark.parametrize("damage", [b"", b"12345678", struct.pack("<Q", 1 << 40) + b"{}"])
+def test_damaged_safetensors_are_compared_by_bytes(pair, tmp_path, damage):
+    whole = tmp_path / "whole"
+    safetensors(whole, {"w": np.ones(3, np.float32)})
+    for bad in (damage, whole.read_bytes()[:-1], whole.read_bytes() + b"x"):
+        result = pair("m.safetensors", text, whole.read_bytes(), bad)
+        assert "could not be decoded" in result.reason
+
+
+def test_unknown_types_of_safetensors_are_compared_by_bytes(pair):
+    def write(path, values):
+        safetensors(path, {"w": np.float32(values)}, dtypes={"w": "F4"})
+
+    assert "type 'F4'" in pair("m.safetensors", write, [1], [2]).reason
+
+
+def test_safetensors_are_read_as_their_own_package_writes_them(tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy", reason="writes the files")
+    from engram import safetensors_file
+
+    given = {
+        "a": np.arange(6.0).reshape(2, 3),
+        "b": np.array(3, np.int8),
+        "c": np.array([1 + 2j], np.complex64),
+        "d": np.zeros((2, 0), np.float16),
+        "e": np.array([[True]]),
+    }
+    path = tmp_path / "m.safetensors"
+    numpy.save_file(given, path, {"made": "here"})
+    metadata, tensors = safetensors_file.read(path)
+    assert metadata == {"made": "here"}
+    assert tensors.keys() == given.keys()
+    for name, array in given.items():
+        values = tensors[name].values
+        assert (values.shape, values.dtype) == (array.shape, array.dtype)
+        assert values.tolist() == array.tolist()
+
+
+@pytest.fixture
+def image():
+    """PIL.Image, and how to save one."""
+    return pytest.importorskip("PIL.Image", reason="decodes images")
+
+
+PIXELS = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+def test_images_are_compared_by_pixel(pair, image, suffix):
+    def write(path, values):
+        image.fromarray(values).save(path)
+
+    changed = PIXELS.copy()
+    changed[1, 2, 0] += 1
+    result = pair(f"a{suffix}", write, PIXELS, changed)
+    assert (result.verdict, result.first.key, result.first.index) == ("different", "[0]", (1, 2, 0))
+    assert pair(f"a{suffix}", write, PIXELS, changed, atol=1).verdict == "equal"
+    assert "shape" in pair(f"a{suffix}", write, PIXELS, PIXELS[:2]).reason
+    assert "dtype RGB pixels" in pair(f"a{suffix}", write, PIXELS, PIXELS[..., 0]).reason
+
+
+def test_metadata_compression_and_palettes_of_images_are_no_difference(pair, image):
+    from PIL.PngImagePlugin import PngInfo
+
+    def write(path, how):
+        found = image.fromarray(PIXELS)
+        if how == "palette":
+            found = found.quantize(256, dither=image.Dither.NONE)
+            found.save(path)
+        elif how == "colors":
+            found.quantize(256, dither=image.Dither.NONE).convert("RGB").save(path)
+        else:
+            words = PngInfo()
+            words.add_text("Software", how)
+            found.save(path, pnginfo=words, dpi=(72, 72), compress_level=len(how))
+
+    assert pair("a.png", write, "one", "other").verdict == "identical"
+    assert pair("a.png", write, "palette", "colors").verdict == "identical"
+
+
+def test_photographs_are_compared_by_decoded_pixel(pair, image):
+    def write(path, comment):
+        image.fromarray(PIXELS).save(path, comment=comment)
+
+    assert pair("a.JPG", write, b"one", b"two").verdict == "identical"
+
+
+def test_every_frame_of_an_image_counts(pair, image):
+    def write(path, last):
+        frames = [image.fromarray(np.full((2, 2), value, np.uint8)) for value in (1, 2, last)]
+        frames[0].save(path, save_all=True, append_images=frames[1:])
+
+    result = pair("a.tiff", write, 3, 4)
+    assert (result.first.key, result.first.index) == ("[2]", (0, 0))
+
+
+def test_deep_gray_is_compared_exactly_and_deep_colors_by_bytes(pair, image):
+    def gray(path, value):
+        image.fromarray(np.full((2, 2), value, np.uint16)).save(path)
+
+    assert pair("a.png", gray, 256, 257).first.a == "256"
+    assert pair("a.tif", gray, 256, 257).verdict == "different"
+    result = pair("a.png", deep_png, 0x0101, 0x0102)
+    assert result.verdict == "different"
+    assert "more than 8 bits" in result.reason
+
+
+def deep_png(path, value):
+    """One pixel with three colors of 16 bits."""
+
+    def chunk(kind, data):
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(b"\0" + struct.pack(">HHH", value, value, value)))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + body + chunk(b"IEND", b""))
+
+
+def test_transparent_color_is_a_part_of_the_pixels(pair, image):
+    def write(path, transparent):
+        found = image.fromarray(PIXELS)
+        found.save(path, **({"transparency": (0, 1, 2)} if transparent else {}))
+
+    assert pair("a.png", write, True, False).verdict == "different"
+
+
+def test_what_is_no_image_is_compared_by_bytes(pair, image):
+    assert "could not be decoded" in pair("a.png", text, "x", "y").reason
+
+
+def test_images_without_their_package_are_compared_by_bytes(pair, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert ".png needs a package that is not here" in pair("a.png", text, "x", "y").reason

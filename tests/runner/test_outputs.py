@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 
 import pytest
 
@@ -179,3 +180,65 @@ def test_sources_are_only_read(folders):
     (b / "result.json").write_text("{}")
     compare(a, b)
     assert compare(a, a.parent.parent / "copy" / "outputs").verdict == "identical"
+
+
+def plain_store(folder, chunks):
+    """A folder in the place of a store: chunks as files, as zarr writes them."""
+    for name, data in chunks.items():
+        path = folder / "rates.zarr" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def test_store_of_equal_bytes_is_one_entry(folders):
+    for folder in folders:
+        plain_store(folder, {"zarr.json": b"{}", "c/0/0": b"1"})
+    found = compare(*folders)
+    assert verdicts(found)["rates.zarr"] == "identical"
+    assert not any(path.startswith("rates.zarr/") for path in verdicts(found))
+
+
+def test_store_that_cannot_be_decoded_is_compared_file_by_file_and_says_so(folders, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    for folder, data in zip(folders, (b"1", b"2"), strict=True):
+        plain_store(folder, {"zarr.json": b"{}", "c/0/0": data})
+    found = {file.path: file for file in compare(*folders).files}
+    assert found["rates.zarr/zarr.json"].verdict == "identical"
+    assert found["rates.zarr/c/0/0"].verdict == "different"
+    assert ".zarr needs a package that is not here" in found["rates.zarr/c/0/0"].reason
+
+
+def test_store_of_which_a_part_is_volatile_is_compared_file_by_file(folders):
+    for folder, data in zip(folders, (b"1", b"2"), strict=True):
+        plain_store(folder, {"zarr.json": b"{}", "c/0/0": data})
+    assert verdicts(compare(*folders, volatile=["c/**", "rates.zarr/c/**"])) == {
+        **verdicts(compare(*folders, volatile=["rates.zarr"])),
+        "rates.zarr/zarr.json": "identical",
+    }
+
+
+def test_missing_store_is_missing_file_by_file(folders):
+    plain_store(folders[0], {"zarr.json": b"{}"})
+    assert verdicts(compare(*folders))["rates.zarr/zarr.json"] == "missing"
+
+
+def test_store_is_compared_by_its_arrays(folders):
+    zarr = pytest.importorskip("zarr", reason="decodes .zarr")
+    a, b = (zarr.open_group(str(folder / "rates.zarr"), mode="w") for folder in folders)
+    for group, chunk in ((a, 2), (b, 5)):
+        made = group.create_array("deep/x", shape=(5, 2), chunks=(chunk, 2), dtype="f4")
+        made[:] = 1
+        made.attrs["unit"] = "Hz"
+        group.create_array("point", shape=(), dtype="i8")
+    found = compare(*folders)
+    assert verdicts(found)["rates.zarr"] == "identical"
+    assert found.verdict == "identical"
+    b["deep/x"][3, 1] = 2
+    changed = {file.path: file for file in compare(*folders).files}["rates.zarr"]
+    assert (changed.verdict, changed.first.key) == ("different", "deep/x/values")
+    assert changed.first.index == (3, 1)
+    assert compare(*folders, atol=1).verdict == "equal"
+    b["deep/x"][3, 1] = 1
+    b["deep/x"].attrs["unit"] = "kHz"
+    changed = {file.path: file for file in compare(*folders).files}["rates.zarr"]
+    assert changed.first.key == "deep/x/attributes/unit"
