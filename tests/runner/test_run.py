@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import time
 import tomllib
@@ -484,3 +486,17 @@ def test_mistyped_command_says_what_may_have_been_meant(
     done = project.run(typed)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_index_of_another_layout_is_made_anew(project: Project) -> None:
+    project.run("experiment.toml")
+    project.run("list")
+    database = project.root / "runs" / ".engram" / "index.sqlite"
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("ALTER TABLE facts DROP COLUMN number")
+        connection.execute("PRAGMA user_version = 1")
+        connection.commit()
+    project.run("experiment.toml")
+    listed = project.run("list", "--json", "summary.doubled=42")
+    assert listed.returncode == 0, listed.stderr
+    assert len(json.loads(listed.stdout)) == 2
