@@ -90,11 +90,14 @@ def _located(error: ValueError, data: bytes) -> str:
     return said + bom
 
 
+REWRITTEN = "# Written anew with the overrides; comments of the original could not be kept.\n"
+
+
 def edit(data: bytes, changes: Sequence[Override], *, where: str) -> bytes:
     """Write changed values into TOML text.
 
     Comments and layout are kept where tomlkit is installed and what it writes reads back right;
-    elsewhere the values are written anew.
+    elsewhere the values are written anew, and a first line says so.
 
     Args:
         data: the text to change.
@@ -110,7 +113,7 @@ def edit(data: bytes, changes: Sequence[Override], *, where: str) -> bytes:
     expected = loads(data, where=where)
     overriding.apply(expected, changes, where=where)
     kept = _with_comments(data, changes, expected, where=where)
-    return dumps(expected).encode() if kept is None else kept
+    return (REWRITTEN + dumps(expected)).encode() if kept is None else kept
 
 
 def _with_comments(
