@@ -13,12 +13,13 @@ from engram.request import Request, Run
 from engram.workflow import STEPS, make_folder, publish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
     from engram.spawn import Spawned
+    from engram.workflow import Step
 
-__all__ = ["execute"]
+__all__ = ["execute", "walk"]
 
 # What the file system may say of a store that cannot be written; anything else is a bug.
 STORE_ERRORS = {
@@ -51,9 +52,24 @@ def execute(
         KeyboardInterrupt: it was interrupted before the script started or after it ended.
     """
     run = Run(request, ahead)
+    walk(run, STEPS, announce)
+    return run
+
+
+def walk(run: Run, steps: Iterable[Step], announce: Callable[[Run], None]) -> None:
+    """Take a run through some steps, and leave a true record whatever interrupts them.
+
+    Args:
+        run: a run that has not taken these steps yet.
+        steps: of STEPS, in order.
+        announce: called once, when the run has its folder and its record.
+
+    Raises:
+        RunnerError, KeyboardInterrupt: as `execute`.
+    """
     with one_interrupt():
         try:
-            for step in STEPS:
+            for step in steps:
                 step(run)
                 if step is make_folder:
                     announce(run)
@@ -65,7 +81,6 @@ def execute(
             raise cause from error
         finally:
             let_go(run)
-    return run
 
 
 @contextlib.contextmanager

@@ -14,9 +14,12 @@ import os
 import select
 import signal
 import time
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from engram import processes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
@@ -33,17 +36,25 @@ NATURAL_END_S = 0.3
 TERM_GRACE_S = 1.0
 
 
-class Job(NamedTuple):
-    """What the guardian needs to start the child and to talk to the runner."""
+class Ends(NamedTuple):
+    """One side of the three pipes of a child; a run of several processes has several children."""
 
-    argv: list[str]
-    environ: dict[str, str]
-    control: int
-    status: int
     spec: int
     out: int
     err: int
+
+
+class Job(NamedTuple):
+    """What the guardian needs to start the children and to talk to the runner."""
+
+    argv: list[str]  # of an interpreter; the descriptor of the child's spec is added to it
+    environ: dict[str, str]
+    control: int
+    status: int
+    ranks: tuple[Ends, ...]
     foreground: bool
+    enter: Callable[[int], NoReturn] | None = None
+    """Where fork is enough, what the child does instead of exec; receives the spec's descriptor."""
 
 
 class Usage:
@@ -87,9 +98,9 @@ class _Guardian:
     def watch(self) -> None:
         """Serve until the child and everything it left behind are gone."""
         self._settle()
-        self.child = _spawn(self.job)
+        self.child = _spawn(self.job, self.job.ranks[0])
         self._detach()
-        self._report({"child": self.child, "floor_kib": _resident_kib()})
+        self._report({"guardian": os.getpid(), "child": self.child, "floor_kib": _resident_kib()})
         ooms = oom_kills()
         import resource  # noqa: F401 - wait4 needs it; now is the time nobody waits
 
@@ -252,22 +263,23 @@ def oom_kills() -> int:
     return 0
 
 
-def _spawn(job: Job) -> int:
-    """Fork and become the child interpreter; return its pid in the guardian."""
+def _spawn(job: Job, ends: Ends) -> int:
+    """Fork and become the child; return its pid in the guardian."""
     guardian = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     try:
-        _become_child(job, guardian)
+        _become_child(job, ends, guardian)
     except OSError as error:
         os.write(2, f"cannot start {job.argv[0]!r}: {error.strerror}\n".encode())
     finally:
         os._exit(127)
 
 
-def _become_child(job: Job, guardian: int) -> NoReturn:
+def _become_child(job: Job, ends: Ends, guardian: int) -> NoReturn:
     signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for signum in (*UNHEARD, signal.SIGPIPE, signal.SIGXFSZ):  # what is ignored stays so over exec
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -277,10 +289,12 @@ def _become_child(job: Job, guardian: int) -> NoReturn:
     if not job.foreground:
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(job.out, 1)
-        os.dup2(job.err, 2)
-    os.set_inheritable(job.spec, True)
-    os.execve(job.argv[0], job.argv, job.environ)
+        os.dup2(ends.out, 1)
+        os.dup2(ends.err, 2)
+    if job.enter is not None:
+        job.enter(ends.spec)
+    os.set_inheritable(ends.spec, True)
+    os.execve(job.argv[0], [*job.argv, str(ends.spec)], job.environ)
 
 
 def _resident_kib() -> int:

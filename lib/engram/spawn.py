@@ -12,61 +12,93 @@ from typing import NamedTuple
 
 from engram import guardian, processes
 from engram.errors import EnvironmentMissingError
+from engram.guardian import Ends
 
 START = os.path.dirname(os.path.realpath(__file__)) + "/hook/start.py"  # noqa: PTH120
 
-__all__ = ["Spawned", "spawn"]
+__all__ = ["Pipes", "Spawned", "close_theirs", "pipes", "spawn"]
 
 
 class Spawned(NamedTuple):
-    """A guardian and, below it, an interpreter that waits for its spec."""
+    """A guardian and, below it, interpreters that wait for their specs: one a rank."""
 
-    guardian: int  # its process id
+    guardian: int | None  # its process id; None when it is no child of ours and tells it later
     token: str  # what every process of the run carries in its environment
-    pipes: dict[str, int]  # our ends: control, status, spec, out, err
+    control: int  # our ends of the pipes
+    status: int
+    ranks: tuple[Ends, ...]
     hash_seed: int | str
     foreground: bool
 
 
+class Pipes(NamedTuple):
+    """The pipes between the runner and a guardian with its children, both sides."""
+
+    token: str
+    mine: tuple[int, int, tuple[Ends, ...]]  # control, status, ranks
+    theirs: tuple[int, int, tuple[Ends, ...]]
+
+
+def pipes(processes: int = 1) -> Pipes:
+    """Make the pipes of a run of so many processes.
+
+    Raises:
+        EnvironmentMissingError: no more descriptors.
+    """
+    try:
+        claim_standard_descriptors()
+        control, status = os.pipe(), os.pipe()
+        each = [(os.pipe(), os.pipe(), os.pipe()) for _ in range(processes)]
+    except OSError as error:
+        msg = f"cannot start a process: {error.strerror}: see `ulimit -a`"
+        raise EnvironmentMissingError(msg) from error
+    mine = tuple(Ends(spec[1], out[0], err[0]) for spec, out, err in each)
+    theirs = tuple(Ends(spec[0], out[1], err[1]) for spec, out, err in each)
+    token = os.urandom(8).hex()
+    return Pipes(token, (control[1], status[0], mine), (control[0], status[1], theirs))
+
+
 def spawn(
-    *, hash_seed: int | str = 0, python: str = sys.executable, foreground: bool = False
+    *,
+    hash_seed: int | str = 0,
+    python: str = sys.executable,
+    foreground: bool = False,
+    processes: int = 1,
 ) -> Spawned:
-    """Fork the guardian, which starts the child's interpreter; both end when our pipe ends do.
+    """Fork the guardian, which starts the children's interpreters; all end when our pipe ends do.
 
     Args:
         hash_seed: PYTHONHASHSEED of the child, a number or "random".
         python: the interpreter.
         foreground: leave the child in the terminal's foreground, with its streams.
+        processes: how many ranks the run has.
 
     Raises:
         EnvironmentMissingError: no more descriptors.
         OSError: no more processes.
     """
-    token = os.urandom(8).hex()
-    try:
-        claim_standard_descriptors()
-        ends = {name: os.pipe() for name in ("control", "status", "spec", "out", "err")}
-    except OSError as error:
-        msg = f"cannot start a process: {error.strerror}: see `ulimit -a`"
-        raise EnvironmentMissingError(msg) from error
+    made = pipes(processes)
+    control, status, ranks = made.theirs
     job = guardian.Job(
-        argv=_argv(python, ends["spec"][0]),
-        environ=_environ(hash_seed, token),
-        control=ends["control"][0],
-        status=ends["status"][1],
-        spec=ends["spec"][0],
-        out=ends["out"][1],
-        err=ends["err"][1],
+        argv=_argv(python),
+        environ=_environ(hash_seed, made.token),
+        control=control,
+        status=status,
+        ranks=ranks,
         foreground=foreground,
     )
     pid = os.fork()
     if pid == 0:
         guardian.serve(job)
-    mine = {"control": 1, "status": 0, "spec": 1, "out": 0, "err": 0}
-    for name, side in mine.items():
-        os.close(ends[name][1 - side])
-    pipes = {name: ends[name][side] for name, side in mine.items()}
-    return Spawned(pid, token, pipes, hash_seed, foreground)
+    close_theirs(made)
+    return Spawned(pid, made.token, *made.mine, hash_seed, foreground)
+
+
+def close_theirs(made: Pipes) -> None:
+    """Close the guardian's ends here: only then does an end of a pipe mean that it is gone."""
+    control, status, ranks = made.theirs
+    for descriptor in (control, status, *(end for rank in ranks for end in rank)):
+        os.close(descriptor)
 
 
 def claim_standard_descriptors() -> None:
@@ -76,9 +108,9 @@ def claim_standard_descriptors() -> None:
     os.close(descriptor)
 
 
-def _argv(python: str, spec: int) -> list[str]:
+def _argv(python: str) -> list[str]:
     options = ["-s"] if sys.flags.no_user_site else []
-    return [python, *options, START, str(spec)]
+    return [python, *options, START]
 
 
 def _environ(hash_seed: int | str, token: str) -> dict[str, str]:

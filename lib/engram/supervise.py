@@ -31,11 +31,9 @@ class Supervisor:
         self._guardian = spawned.guardian
         self._token = spawned.token
         self._foreground = spawned.foreground
-        self._control = spawned.pipes["control"]
-        self._status: int | None = spawned.pipes["status"]
-        self._spec = spawned.pipes["spec"]
-        self._out = spawned.pipes["out"]
-        self._err = spawned.pipes["err"]
+        self._control = spawned.control
+        self._status: int | None = spawned.status
+        self._spec, self._out, self._err = spawned.ranks[0]
         self._buffer = bytearray()
         self._facts: dict[str, Any] = {}
         self._wake, self._wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -130,7 +128,8 @@ class Supervisor:
                 os.close(fd)
         for stream in streams:
             stream.close()
-        os.waitpid(self._guardian, 0)
+        if self._guardian is not None:
+            os.waitpid(self._guardian, 0)
         os.close(self._wake)
         os.close(self._wake_end)
 
@@ -200,7 +199,7 @@ class Supervisor:
     @property
     def guardian(self) -> int:
         """The pid of the guardian, above all processes of the run."""
-        return self._guardian
+        return int(self._guardian or self._facts["guardian"])
 
     @property
     def foreground(self) -> bool:

@@ -12,6 +12,7 @@ import errno
 import gc
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +30,22 @@ from engram.spec import child_spec, ignored_folders, import_roots
 from engram.supervise import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from engram.paths import RunPaths
     from engram.recorded import RecordedCode
     from engram.snapshot import Snapshot
 
-__all__ = ["STEPS", "make_folder", "plan", "publish"]
+__all__ = [
+    "LIFE",
+    "STEPS",
+    "Step",
+    "check_inputs",
+    "look_at_code",
+    "make_folder",
+    "plan",
+    "publish",
+    "read_request",
+    "take_code",
+]
 
 
 def read_request(run: Run) -> None:
@@ -337,18 +347,16 @@ def tell_original(original: RunPaths, run_id: str, verdict: str) -> None:
         print(f"warning: the verdict is in the new record only: {error}", file=sys.stderr)
 
 
-STEPS: tuple[Callable[[Run], None], ...] = (
+Step = Callable[[Run], None]
+LIFE: tuple[Step, ...] = (make_folder, run_script, collect, compare, finish)
+STEPS: tuple[Step, ...] = (
     read_request,
     start_child,
     look_at_code,
     check_inputs,
     take_code,
     take_environment,
-    make_folder,
-    run_script,
-    collect,
-    compare,
-    finish,
+    *LIFE,
 )
 
 
