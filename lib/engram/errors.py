@@ -8,6 +8,7 @@ RunnerError                      exit  a mistake of the user or the surroundings
 ├── ResumeError                  2     a run cannot be continued or repeated
 ├── StoreError                   2     the run root cannot be written: full disk, read-only
 ├── EnvironmentMissingError      2     a tool, package or data set is not there
+├── DeviceError                  2     a list of devices cannot be used, or has too few of them
 └── UnrecordedCodeError          3     the code is not what the commit says
 
 Anything else that escapes is a bug of engram and keeps its traceback.
@@ -66,6 +67,10 @@ class StoreError(RunnerError):
 
 class EnvironmentMissingError(RunnerError):
     """A tool, package or data set that is needed is not there."""
+
+
+class DeviceError(RunnerError):
+    """The devices that were asked for cannot be given."""
 
 
 class UnrecordedCodeError(RunnerError):
