@@ -9,13 +9,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from engram import engine_table, grid_table, toml
 from engram import overrides as overriding
-from engram import toml
 from engram.errors import ConfigError, UnrecordedCodeError
 from engram.settings import (
     AuditConfig,
+    EngineConfig,
     EnvironmentConfig,
     ExperimentConfig,
+    GridConfig,
     InputSpec,
     OutputsConfig,
     Parameters,
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
 __all__ = [
     "IMPORT_ROOTS",
     "AuditConfig",
+    "EngineConfig",
     "EnvironmentConfig",
     "ExperimentConfig",
+    "GridConfig",
     "InputSpec",
     "OutputsConfig",
     "Parameters",
@@ -89,6 +93,7 @@ def load(
 def _experiment(table: Table, source: Path, root: Path) -> ExperimentConfig:
     """The whole file; taking every key once is what finds those that nobody asks for."""
     places = _Places(source.parent, root)
+    engine = engine_table.read(table.table("engine"), parse_duration)
     config = ExperimentConfig(
         source=source,
         root=root,
@@ -104,8 +109,10 @@ def _experiment(table: Table, source: Path, root: Path) -> ExperimentConfig:
         wandb=_wandb(table.table("wandb")),
         audit=_audit(table.table("audit")),
         outputs=_outputs(table.table("outputs")),
-        environment=_environment(table.table("environment")),
+        environment=_environment(table.table("environment"), engine.processes),
         project_paths=_project(table.table("project")),
+        engine=engine,
+        grid=grid_table.read(table, MAX_SEED),
     )
     table.finish()
     _check_places(config, table)
@@ -272,7 +279,7 @@ def _outputs(table: Table) -> OutputsConfig:
     return config
 
 
-def _environment(table: Table) -> EnvironmentConfig:
+def _environment(table: Table, processes: int) -> EnvironmentConfig:
     record = table.texts("record")
     for name in record:
         if not re.fullmatch(VARIABLE, name):
@@ -281,18 +288,19 @@ def _environment(table: Table) -> EnvironmentConfig:
     if seed != "random":
         seed = table.integer("hash_seed", 0, least=0, most=MAX_SEED)
     config = EnvironmentConfig(
-        record, seed, table.integer("threads", _threads(), least=1, most=4096)
+        record, seed, table.integer("threads", _threads(processes), least=1, most=4096)
     )
     table.finish()
     return config
 
 
-def _threads() -> int:
-    """Threads of the numerical libraries: as the shell asks, else one a usable processor."""
+def _threads(processes: int) -> int:
+    """Threads of each process: as the shell asks, else the usable processors shared out."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isascii() and asked.isdigit() and int(asked) > 0:
         return min(int(asked), 4096)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
+    return max(1, len(usable) // processes)
 
 
 def _project(table: Table) -> tuple[str, ...]:

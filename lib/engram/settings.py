@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuditConfig",
+    "EngineConfig",
     "EnvironmentConfig",
     "ExperimentConfig",
+    "GridConfig",
     "InputSpec",
     "OutputsConfig",
     "Parameters",
@@ -78,6 +80,51 @@ class EnvironmentConfig(NamedTuple):
     threads: int = 1  # of BLAS and OpenMP
 
 
+class GridConfig(NamedTuple):
+    """[grid]: what the points of a grid are, and how they run; a single run knows nothing of it."""
+
+    table: dict[str, Any]  # as written
+    product: dict[str, Any]  # lists by key; dotted or nested, as in the three below
+    zip: dict[str, Any]  # lists of equal length by key
+    points: tuple[dict[str, Any], ...]  # overrides
+    random: dict[str, Any]  # distributions by key
+    samples: int | None  # how many points are drawn from `random`
+    seed: int  # of those draws
+    seeds: tuple[int, ...]  # of `seeds` or `repeats`: values of the parameter `seed`
+    preload: tuple[str, ...]  # modules
+    retries: int
+    fail_fast: bool
+    memory: str | None  # "auto"
+    most: int | None  # points
+    search: dict[str, Any] | None  # the keys of a search, as written, where there is one
+
+    @property
+    def has_points(self) -> bool:
+        """Whether it says what the points are."""
+        return bool(self.product or self.zip or self.points or self.random or self.seeds)
+
+
+class EngineConfig(NamedTuple):
+    """[engine]: where runs run; None where nothing is said."""
+
+    kind: str = "local"  # or "slurm", "ray"
+    processes: int = 1  # of one run
+    devices: tuple[int | str, ...] | None = None  # None: those that are found
+    slots_per_device: int | None = None  # runs that share a device
+    devices_per_run: int | None = None
+    partition: str | None = None  # from here on: slurm
+    gres: str | None = None
+    time_s: float | None = None  # of a job
+    memory: str | None = None  # of a job, as Slurm writes it
+    account: str | None = None
+    cpus_per_task: int | None = None
+    throttle: int | None = None  # jobs of a grid that run at a time
+    extra: dict[str, Any] | None = None  # further options of sbatch
+    address: str | None = None  # from here on: ray
+    num_gpus: float | None = None  # of one run, fractions too
+    num_cpus: float | None = None
+
+
 class ExperimentConfig(NamedTuple):
     """experiment.toml with every default filled in and every path made absolute."""
 
@@ -97,6 +144,8 @@ class ExperimentConfig(NamedTuple):
     outputs: OutputsConfig
     environment: EnvironmentConfig
     project_paths: tuple[str, ...]  # relative to root; empty means IMPORT_ROOTS
+    engine: EngineConfig = EngineConfig()
+    grid: GridConfig | None = None
 
 
 class Parameters(NamedTuple):
@@ -130,6 +179,7 @@ def resolved(config: ExperimentConfig, inputs: Sequence[ResolvedInput] = ()) -> 
         "outputs": config.outputs._asdict(),
         "environment": config.environment._asdict(),
         "project": {"paths": config.project_paths},
+        "engine": _resolved_engine(config.engine),
     }
     return HEADER + toml.dumps(_without_empty(values))
 
@@ -146,6 +196,11 @@ def _resolved_inputs(
         }
         for spec, run in zip(config.inputs, runs, strict=True)
     ]
+
+
+def _resolved_engine(engine: EngineConfig) -> dict[str, Any]:
+    """What of [engine] concerns the result: a rerun may use other devices, or another engine."""
+    return {"processes": engine.processes} if engine.processes != 1 else {}
 
 
 def _without_empty(value: Any) -> Any:  # noqa: ANN401
