@@ -8,32 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from engram import __version__, errors
-from engram.program import program
+from engram import errors
+from engram.options import grid_parser, parser, run_parser
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["leave", "main"]
 
 WITHOUT_A_STORE = ("test", "completion", "__complete", "fetch")
-
-EPILOG = """\
-verbs:
-  list      a table of runs: filter on state, experiment, parameters, summary; sort; --json
-  show      one run on one screen; --lineage shows where it came from and what came of it
-  verify    check every recorded hash of a run against its folder
-  diff, explain   why two runs differ: code, parameters, inputs, environment; their results
-  tag, note, pin   add words to a run; keep it from rm and gc
-  rm        remove runs; says what would go, and removes with --yes
-  gc        remove what is old, and all that no run needs; likewise
-  doctor    what on this machine limits reproducibility
-  completion   shell completion for bash, zsh or fish
-  fetch     get a data set that an experiment needs, and check it
-  test      run the test suite of this project (arguments go to pytest)
-`{program} VERB --help` tells more.
-"""
 
 RUN_HELP = "id, unique prefix, folder, latest or latest:NAME"
 
@@ -113,73 +96,10 @@ def see_who_died() -> None:
         reconcile_known(Path.cwd())
 
 
-def parser(verb: str, description: str) -> argparse.ArgumentParser:
-    """A parser for one verb."""
-    import argparse
-
-    return argparse.ArgumentParser(
-        prog=f"{program()} {verb}".strip(),
-        description=description,
-        # A given width spares an import at every start.
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100),
-        allow_abbrev=False,
-    )
-
-
-def run_parser() -> argparse.ArgumentParser:
-    """The parser of a run, a resume and a rerun."""
-    top = parser("", "Run an experiment from a clean commit and record what ran.")
-    top.epilog = EPILOG.replace("{program}", program())
-    add = top.add_argument
-    add("experiment", nargs="?", help="experiment.toml (default: workspace/experiment.toml)")
-    add("--version", action="version", version=f"engram {__version__}")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a parameter")
-    add(
-        "--config",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a key of experiment.toml",
-    )
-    add("--seed", type=int, help="seed of the run (and the parameter `seed`, where there is one)")
-    add("--timeout", metavar="90s|15m|2h", help="end the run after this time")
-    add("--dry-run", action="store_true", help="print the resolved plan and start nothing")
-    add(
-        "--allow-dirty",
-        "--no-commit",
-        action="store_true",
-        dest="allow_dirty",
-        help="run uncommitted code: it is captured as a patch, and the record says so",
-    )
-    add("--live", action="store_true", help="run from the working tree, for debugging; marked so")
-    add(
-        "--pdb",
-        action="store_true",
-        help="debugger in this terminal when the script raises (with --live)",
-    )
-    how = top.add_mutually_exclusive_group()
-    how.add_argument(
-        "--resume", metavar="RUN", help="continue a run from its newest valid checkpoint"
-    )
-    how.add_argument(
-        "--rerun", metavar="RUN", help="repeat a run and say whether the same came out"
-    )
-    add("--commit", metavar="HEAD", help="with --resume: continue with another commit's code")
-    add(
-        "--allow-changed-inputs",
-        action="store_true",
-        help="with --rerun or --resume: go on although inputs are not the recorded ones",
-    )
-    add(
-        "--recreate-environment",
-        action="store_true",
-        help="with --rerun: use the recorded uv.lock in a cached environment",
-    )
-    return top
-
-
 def run_verb(arguments: list[str]) -> int:
     """Start, continue or repeat a run; its interpreter comes up while we import and look."""
+    if "--grid" in arguments:
+        return grid_verb(arguments)
     from engram import spawn
 
     quick = {"--pdb", "--dry-run", "--help", "-h", "--version"}.isdisjoint(arguments)
@@ -201,11 +121,20 @@ def run_verb(arguments: list[str]) -> int:
     return launch.launch(options, arguments, ahead)
 
 
+def grid_verb(arguments: list[str]) -> int:
+    """Run, continue or repeat a grid of runs."""
+    options = grid_parser().parse_args(arguments)
+    see_who_died()
+    from engram.grid import launch
+
+    return launch.launch(options, arguments)
+
+
 def list_verb(arguments: list[str]) -> int:
     """Print a table of runs."""
     from engram import store
 
-    top = parser("list", "List runs, the newest first.")
+    top = parser("list", "List runs, the newest first; or the points of a grid; or all grids.")
     top.epilog = (
         "filters: state=failed  experiment=NAME  param.lr>0.01  summary.acc>=0.9  name~part"
     )
@@ -215,11 +144,22 @@ def list_verb(arguments: list[str]) -> int:
     )
     top.add_argument("--limit", type=int, metavar="N", help="at most N rows")
     top.add_argument("--json", action="store_true", help="machine-readable")
+    which = top.add_mutually_exclusive_group()
+    which.add_argument("--grid", metavar="GRID", help="only the points of this grid, one a line")
+    which.add_argument("--grids", action="store_true", help="all grids, the newest first")
     options = top.parse_intermixed_args(joined(arguments, "--sort"))
-    lines = store.list_lines(
-        Path.cwd(), options.filters, sort=options.sort, limit=options.limit, as_json=options.json
-    )
-    return emit(lines)
+    if options.grids and (options.filters or options.sort):
+        top.error("--grids lists every grid: no filter and no --sort goes with it")
+    how = {"limit": options.limit, "as_json": options.json}
+    if options.grids or options.grid is not None:
+        from engram.grid import listing
+
+        if options.grids:
+            return emit(listing.grids_lines(Path.cwd(), **how))
+        return emit(
+            listing.grid_lines(Path.cwd(), options.grid, options.filters, sort=options.sort, **how)
+        )
+    return emit(store.list_lines(Path.cwd(), options.filters, sort=options.sort, **how))
 
 
 def joined(arguments: list[str], option: str) -> list[str]:
@@ -234,8 +174,8 @@ def show_verb(arguments: list[str]) -> int:
     """Print one run."""
     from engram import store
 
-    top = parser("show", "Show one run.")
-    top.add_argument("run", metavar="RUN", help=RUN_HELP)
+    top = parser("show", "Show one run, or one grid.")
+    top.add_argument("run", metavar="RUN|GRID", help=RUN_HELP)
     top.add_argument("--lineage", action="store_true", help="its parents and children")
     top.add_argument("--json", action="store_true", help="the record as it stands")
     options = top.parse_args(arguments)
@@ -249,8 +189,8 @@ def verify_verb(arguments: list[str]) -> int:
     """Check a run folder against its record."""
     from engram import verify
 
-    top = parser("verify", "Check every recorded hash of a run against its folder.")
-    top.add_argument("run", metavar="RUN", help=RUN_HELP)
+    top = parser("verify", "Check every recorded hash of a run, or of a grid and all its runs.")
+    top.add_argument("run", metavar="RUN|GRID", help=RUN_HELP)
     return verify.verify_command(Path.cwd(), top.parse_args(arguments).run)
 
 
@@ -276,8 +216,8 @@ def tag_verb(arguments: list[str]) -> int:
     """Add and remove tags of a run."""
     from engram import manage
 
-    top = parser("tag", "Add tags to a run, or take them away.")
-    top.add_argument("run", metavar="RUN", help=RUN_HELP)
+    top = parser("tag", "Add tags to a run or a grid, or take them away.")
+    top.add_argument("run", metavar="RUN|GRID", help=RUN_HELP)
     top.add_argument("tags", nargs="*", metavar="TAG", help="to add; `list tag=TAG` finds it")
     top.add_argument("--remove", action="append", default=[], metavar="TAG", help="to take away")
     options = top.parse_intermixed_args(arguments)
@@ -288,8 +228,8 @@ def note_verb(arguments: list[str]) -> int:
     """Add a sentence to a run."""
     from engram import manage
 
-    top = parser("note", "Add a sentence to a run; `show` shows it.")
-    top.add_argument("run", metavar="RUN", help=RUN_HELP)
+    top = parser("note", "Add a sentence to a run or a grid; `show` shows it.")
+    top.add_argument("run", metavar="RUN|GRID", help=RUN_HELP)
     top.add_argument("text", nargs="+", metavar="TEXT", help="the sentence")
     options = top.parse_args(arguments)
     return emit([manage.note_command(Path.cwd(), options.run, " ".join(options.text))])
@@ -299,8 +239,8 @@ def pin_verb(arguments: list[str]) -> int:
     """Keep a run."""
     from engram import manage
 
-    top = parser("pin", "Keep a run from rm and gc.")
-    top.add_argument("run", metavar="RUN", help=RUN_HELP)
+    top = parser("pin", "Keep a run, or a grid with all its runs, from rm and gc.")
+    top.add_argument("run", metavar="RUN|GRID", help=RUN_HELP)
     top.add_argument("--remove", action="store_true", help="take the pin away")
     options = top.parse_args(arguments)
     return emit([manage.pin_command(Path.cwd(), options.run, remove=options.remove)])
@@ -310,9 +250,9 @@ def rm_verb(arguments: list[str]) -> int:
     """Remove runs."""
     from engram import removal
 
-    top = parser("rm", "Remove runs: without --yes, say what would go and delete nothing.")
-    top.epilog = "never a live or pinned run, nor one that another run refers to"
-    top.add_argument("runs", nargs="+", metavar="RUN", help=RUN_HELP)
+    top = parser("rm", "Remove runs and grids: without --yes, say what would go.")
+    top.epilog = "never a live or pinned run or grid, nor a run that another run refers to"
+    top.add_argument("runs", nargs="+", metavar="RUN|GRID", help=RUN_HELP)
     top.add_argument("--yes", action="store_true", help="do it")
     options = top.parse_intermixed_args(arguments)
     return emit([removal.rm_command(Path.cwd(), options.runs, yes=options.yes)])
@@ -327,7 +267,12 @@ def gc_verb(arguments: list[str]) -> int:
     add = top.add_argument
     add("--older-than", metavar="30d", help="runs that ended at least so long ago")
     add("--state", nargs="+", default=[], choices=garbage.STATES, help="that ended in these states")
-    add("--keep-last", type=int, metavar="N", help="but not the newest N of each experiment")
+    add(
+        "--keep-last",
+        type=int,
+        metavar="N",
+        help="but not the newest N of each experiment; a grid counts as one",
+    )
     add("--yes", action="store_true", help="do it; without, say what would go and delete nothing")
     options = top.parse_args(arguments)
     age = None if options.older_than is None else config.parse_duration(options.older_than)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["HOW", "SHELLS", "candidates", "completion_command"]
 
 NEWEST = 100
+# Not a verb, but what follows it is not what follows a run.
+GRID = "--grid"
 # Verbs whose arguments are another program's: asking for their help would start it.
 FOREIGN = ("test",)
 OPTION = re.compile(r"^  (?:-\w, )?(--[a-z-]+)(?:, --[a-z-]+)*(?: (.*?))?(?:  |$)", re.MULTILINE)
@@ -132,7 +134,7 @@ def candidates(start: Path, words: Sequence[str]) -> list[str]:
 
     *before, word = words or [""]
     verb = before[0] if before and before[0] in VERBS else ""
-    usage = usage_of(verb)
+    usage = usage_of(GRID if not verb and GRID in before else verb)
     if word.startswith("--") and "=" in word:
         option, _, value = word.partition("=")
         found = values(start, usage.options.get(option, ""), value)
@@ -165,9 +167,11 @@ def matching(found: Sequence[str] | dict[str, str], word: str) -> list[str]:
 
 
 def usage_of(verb: str) -> Usage:
-    """What a verb takes; of a run, for the empty verb."""
+    """What a verb takes; of a run, for the empty verb; of a grid, for --grid."""
     text = help_of(verb)
     options = {name: value or "" for name, value in OPTION.findall(text)}
+    if not verb:
+        options[GRID] = ""
     first = text.partition("\n\n")[0]
     return Usage(options, re.sub(r"\[--?[^]]*\]", "", first))
 
@@ -176,10 +180,10 @@ def help_of(verb: str) -> str:
     """The help of a verb, as it prints it."""
     import io
 
-    from engram import cli
+    from engram import cli, options
 
-    if not verb:
-        return cli.run_parser().format_help()
+    if verb in ("", GRID):
+        return (options.grid_parser() if verb else options.run_parser()).format_help()
     if verb in FOREIGN:
         return ""
     printed = io.StringIO()
@@ -192,23 +196,39 @@ def values(start: Path, name: str, word: str) -> list[str]:
     """What may stand for a value, by the name that the help gives it."""
     if choices := CHOICES.search(name):
         return choices[1].split(",")
-    if "RUN" in name:
-        return runs(start, word) + (files(start, word) if "/" in word else [])
+    if "RUN" in name or "GRID" in name:
+        found = runs(start, word) if "RUN" in name else []
+        found += grids(start, latest="RUN" not in name) if "GRID" in name else []
+        return found + (files(start, word) if "/" in word else [])
     if "FILTER" in name or "KEY" in name:
         return keys(start, name)
+    if "FILE" in name:
+        return files(start, word, (".toml", ".py"))
     return files(start, word) if not name or "experiment" in name or "FOLDER" in name else []
 
 
 def runs(start: Path, word: str) -> list[str]:
     """The newest runs, `latest`, and latest:NAME of each experiment."""
+    from engram.record import RUN_ID
     from engram.store import Store
 
     store = Store.for_root(start)
-    experiments = sorted({name for index in store.indices for name in index.places()})
+    places = {name for index in store.indices for name in index.places()}
+    experiments = sorted(name for name in places if not RUN_ID.fullmatch(name))
     latest = ["latest", *(f"latest:{name}" for name in experiments)]
     # One who types an id may mean any; one who only looks, the newest.
     newest = store.list_runs(limit=None if word[:1].isdigit() else NEWEST)
     return [*latest, *(row.run_id for row in newest)]
+
+
+def grids(start: Path, *, latest: bool) -> list[str]:
+    """Every grid, the newest first; before them `latest`, and latest:NAME, when asked for."""
+    from engram.grid.find import known_grids
+
+    found = known_grids(start)
+    experiments = sorted({str(known.record.get("experiment")) for known in found})
+    names = ["latest", *(f"latest:{name}" for name in experiments)] if latest else []
+    return [*names, *(known.paths.grid_id for known in found)]
 
 
 def keys(start: Path, name: str) -> list[str]:
@@ -223,7 +243,7 @@ def keys(start: Path, name: str) -> list[str]:
     return [f"{key}=" for key in found] if "FILTER" in name else found
 
 
-def files(start: Path, word: str) -> list[str]:
+def files(start: Path, word: str, suffixes: tuple[str, ...] = (".toml",)) -> list[str]:
     """Folders, and experiment files in them, that begin with the word."""
     folder, slash, begun = word.rpartition("/")
     place = start / os.path.expanduser(folder + slash) if slash else start  # noqa: PTH111
@@ -234,6 +254,6 @@ def files(start: Path, word: str) -> list[str]:
             if entry.name.startswith(begun) and not hidden:
                 if entry.is_dir():
                     found.append(f"{folder}{slash}{entry.name}/")
-                elif entry.name.endswith(".toml"):
+                elif entry.name.endswith(suffixes):
                     found.append(f"{folder}{slash}{entry.name}")
     return sorted(found)

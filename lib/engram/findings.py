@@ -25,6 +25,7 @@ SEVERITIES = {
     "wandb_unavailable": WARNING,
     "unaudited_process": NOTE,
     "resumed_with_overrides": NOTE,
+    "alone_on_device": NOTE,
     "uncommitted_workspace": NOTE,
     "unpushed_commit": NOTE,
     "no_remote": NOTE,

@@ -40,7 +40,12 @@ __all__ = [
 def make(run: Run) -> None:
     """Make the folder, lock its lease, and let the index know of it."""
     hide_from_git(run.root.folder)
-    run.paths = paths = record.new_run_folder(run.root.folder, run.config.name)
+    place = run.request.place
+    run.paths = paths = record.new_run_folder(
+        run.root.folder,
+        place.folder.name if place else run.config.name,
+        title=place.point if place else None,
+    )
     paths.provenance.mkdir()
     run.lease = Lease.acquire(paths.lease)
     for folder in (paths.inputs, paths.outputs):
@@ -126,7 +131,7 @@ def keep_source(run: Run, *, wait: bool) -> bool:
     if not source.exists():
         make_source(run, source)
     files.link_or_copy(source, run.paths.source)
-    run.code["source_sha256"] = hash_file(run.paths.source)
+    run.code["source_sha256"] = run.source_sha256 or hash_file(run.paths.source)
     if run.born:
         run.record = record.change(run.paths, code=run.code)
     return True
@@ -175,7 +180,7 @@ def mend(run: Run) -> list[Finding]:
     record.restore(paths, run.record)
     files.write_atomic(paths.parameters, run.parameters.data)
     files.write_atomic(paths.experiment, resolved(run.config, run.inputs).encode())
-    for log in (paths.log_out, paths.log_err):
+    for log in paths.logs(run.config.engine.processes):
         log.touch()
     said = f"the script changed the run's own record: {', '.join(damaged)}"
     return [Finding("record_damaged", said, damaged)]
@@ -193,7 +198,7 @@ def kept_files(run: Run) -> Iterator[tuple[str, bool]]:
         (paths.patch, run.code["patch_sha256"]),
     ]
     yield paths.metadata.name, record.is_intact(paths, run.record)
-    yield "logs", paths.log_out.is_file() and paths.log_err.is_file()
+    yield "logs", all(log.is_file() for log in paths.logs(run.config.engine.processes))
     yield "outputs/", paths.outputs.is_dir()
     yield paths.source.name, paths.source.is_file() or run.snapshot is None
     for path, sha256 in expected:

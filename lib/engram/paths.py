@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 METADATA = "metadata.json"
+GRID = "grid.json"
 
 
 class RunPaths(NamedTuple):
@@ -67,6 +68,11 @@ class RunPaths(NamedTuple):
     def log_err(self) -> Path:
         """Raw bytes of the script's standard error."""
         return self.folder / "log.err"
+
+    def logs(self, processes: int = 1) -> list[Path]:
+        """Output and error of every rank, rank 0 first."""
+        both = (self.log_out, self.log_err)
+        return [of_rank(log, rank) for rank in range(processes) for log in both]
 
     @property
     def readme(self) -> Path:
@@ -139,6 +145,120 @@ class RunPaths(NamedTuple):
         return self.provenance / "lease"
 
 
+def of_rank(log: Path, rank: int) -> Path:
+    """The log that lies beside rank 0's for another rank of the run: log.rank1.out."""
+    return log if rank == 0 else log.with_name(f"{log.stem}.rank{rank}{log.suffix}")
+
+
+class GridPaths(NamedTuple):
+    """The files of one grid; its points are runs in the same folder."""
+
+    folder: Path
+
+    @property
+    def grid_id(self) -> str:
+        """The folder's own name, unique over all grids and runs."""
+        return self.folder.name
+
+    @property
+    def record(self) -> Path:
+        """The grid's record; a folder without it never came to life."""
+        return self.folder / GRID
+
+    @property
+    def grid_file(self) -> Path:
+        """The grid file as it was; absent when a table in experiment.toml said it all."""
+        return self.folder / "grid.py"
+
+    @property
+    def experiment(self) -> Path:
+        """experiment.toml as resolved, but for what each point adds."""
+        return self.folder / "experiment.toml"
+
+    @property
+    def parameters(self) -> Path:
+        """The parameters that every point starts from."""
+        return self.folder / "parameters.toml"
+
+    @property
+    def points(self) -> Path:
+        """The points as drawn, one JSON line each."""
+        return self.folder / "points.jsonl"
+
+    @property
+    def source(self) -> Path:
+        """A git pack that holds the commit of all points."""
+        return self.folder / "source.pack"
+
+    @property
+    def patch(self) -> Path:
+        """What a dirty grid adds to its commit, as one binary git patch."""
+        return self.folder / "code.patch"
+
+    @property
+    def table(self) -> Path:
+        """One line for each point that is over."""
+        return self.folder / "points.csv"
+
+    @property
+    def parquet(self) -> Path:
+        """The same as points.csv, with types."""
+        return self.folder / "points.parquet"
+
+    @property
+    def readme(self) -> Path:
+        """What a person reads first."""
+        return self.folder / "README.md"
+
+    @property
+    def report(self) -> Path:
+        """One page with table and plots."""
+        return self.folder / "report.html"
+
+    @property
+    def private(self) -> Path:
+        """What only the dispatcher uses."""
+        return self.folder / ".grid"
+
+    @property
+    def lease(self) -> Path:
+        """Locked for the dispatcher's life."""
+        return self.private / "lease"
+
+    @property
+    def search(self) -> Path:
+        """The storage of a search, which optuna appends to."""
+        return self.private / "search.journal"
+
+    @property
+    def slot_log(self) -> Path:
+        """What slot processes said themselves; empty unless one broke."""
+        return self.private / "slots.log"
+
+    @property
+    def attempts(self) -> Path:
+        """One file for each attempt on another machine; it holds the run's id."""
+        return self.private / "attempts"
+
+    @property
+    def slurm(self) -> Path:
+        """What submitit writes: submissions, and the logs of the jobs themselves."""
+        return self.private / "slurm"
+
+    @property
+    def slurm_jobs(self) -> Path:
+        """The Slurm jobs of this grid, one JSON line for each submission and each end."""
+        return self.private / "slurm.jsonl"
+
+    def attempt(self, index: int, attempt: int) -> Path:
+        """Where an attempt at a point on another machine leaves its run's id."""
+        return self.attempts / f"{index}-{attempt}"
+
+    def run(self, run_id: str) -> RunPaths:
+        """A run of this grid."""
+        return RunPaths(self.folder / run_id)
+
+
 class RootPaths(NamedTuple):
     """The files of one run root (output_dir)."""
 
@@ -161,7 +281,7 @@ class RootPaths(NamedTuple):
 
     @property
     def open_runs(self) -> Path:
-        """One empty file for each run whose runner has not said that it ended, by run id."""
+        """One empty file for each run, and grid, that has not said that it ended, by its id."""
         return self.store / "open"
 
     @property
@@ -177,6 +297,10 @@ class RootPaths(NamedTuple):
     def run(self, place: str, name: str) -> RunPaths:
         """A run in this root: the folder `name` in the folder `place`."""
         return RunPaths(self.folder / place / name)
+
+    def grid(self, place: str) -> GridPaths:
+        """A grid in this root."""
+        return GridPaths(self.folder / place)
 
     def source(self, commit: str) -> Path:
         """The git pack of one commit."""

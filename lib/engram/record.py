@@ -26,6 +26,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "STATES",
     "annotate",
+    "annotated",
     "append_line",
     "change",
     "create",
@@ -69,12 +70,13 @@ def iso_utc(seconds: float) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{micro:06d}+00:00"
 
 
-def new_run_folder(root: Path, name: str) -> RunPaths:
+def new_run_folder(root: Path, name: str, *, title: str | None = None) -> RunPaths:
     """Make the folder of a new run; mkdir is the lock that makes it this run's alone.
 
     Args:
         root: the run root; made when it is missing.
-        name: the experiment's name, the folder between root and run.
+        name: the folder between root and run: the experiment's name, or a grid's id.
+        title: what the run's id is made of; default: the name.
 
     Returns:
         The paths of ROOT/NAME/20261121T070000.123Z-slug-3f2a9c, an empty folder.
@@ -92,7 +94,7 @@ def new_run_folder(root: Path, name: str) -> RunPaths:
         parent.mkdir(parents=True, exist_ok=True)
         for _ in range(1000):
             with contextlib.suppress(FileExistsError):
-                folder = parent / new_run_id(name)
+                folder = parent / new_run_id(title or name)
                 folder.mkdir()
                 return RunPaths(folder)
     msg = f"no unused run id found in {str(parent)!r}: is its file system in order?"
@@ -219,15 +221,30 @@ def annotate(
     """
     with _record_locked(paths):
         record = load(paths)
-        record["reruns"] = [*record.get("reruns", ()), *([rerun] if rerun else ())]
-        kept = [tag for tag in dict.fromkeys([*record.get("tags", ()), *tags]) if tag not in untag]
-        record["tags"] = kept
-        if note is not None:
-            record["notes"] = [*record.get("notes", ()), {"when": now_utc(), "text": note}]
-        record["pinned"] = bool(record.get("pinned")) if pinned is None else pinned
+        record |= annotated(record, rerun=rerun, tags=tags, untag=untag, note=note, pinned=pinned)
         record = _write(paths, record, sync=True)
     _tell_index(paths)
     return record
+
+
+def annotated(
+    record: dict[str, Any],
+    *,
+    rerun: dict[str, Any] | None,
+    tags: Sequence[str],
+    untag: Sequence[str],
+    note: str | None,
+    pinned: bool | None,
+) -> dict[str, Any]:
+    """The keys that `annotate` changes in a record, a run's or a grid's, with their new values."""
+    notes = [{"when": now_utc(), "text": note}] if note is not None else []
+    every = dict.fromkeys([*record.get("tags", ()), *tags])
+    return {
+        "reruns": [*record.get("reruns", ()), *([rerun] if rerun else ())],
+        "tags": [tag for tag in every if tag not in untag],
+        "notes": [*record.get("notes", ()), *notes],
+        "pinned": bool(record.get("pinned")) if pinned is None else pinned,
+    }
 
 
 def load(paths: RunPaths) -> dict[str, Any]:

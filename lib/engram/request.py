@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from engram.config import ExperimentConfig, Parameters
     from engram.findings import Finding
+    from engram.grid.device_lease import DeviceLease
     from engram.inputs import ResolvedInput
     from engram.lease import Lease
     from engram.manifest import Entry
@@ -25,8 +26,37 @@ if TYPE_CHECKING:
     from engram.snapshot import Snapshot
     from engram.spawn import Spawned
     from engram.supervise import Outcome, Supervisor
+    from engram.warm import Warm
 
-__all__ = ["Request", "Run", "asked"]
+__all__ = ["Devices", "GridPlace", "Request", "Run", "asked"]
+
+
+class GridPlace(NamedTuple):
+    """Where in a grid a run belongs."""
+
+    grid: str  # the grid's id
+    folder: Path  # of the grid; the run's folder lies in it
+    point: str  # the point's name
+    number: int  # of the point, from 0
+    attempt: int  # from 1
+
+    def as_json(self) -> dict[str, Any]:
+        """What the record says about it."""
+        named = {"id": self.grid, "point": self.point}
+        return {**named, "index": self.number, "attempt": self.attempt}
+
+
+class Devices(NamedTuple):
+    """The devices that a run was given."""
+
+    visible: str  # CUDA_VISIBLE_DEVICES
+    labels: tuple[str, ...]  # as people call them
+    keys: tuple[str, ...]  # UUIDs, or what stands for them
+    environ: dict[str, str]  # what the script's process gets of it
+
+    def as_json(self) -> dict[str, Any]:
+        """What the record says about it."""
+        return {"visible": self.visible, "labels": list(self.labels), "keys": list(self.keys)}
 
 
 class Request(NamedTuple):
@@ -52,6 +82,8 @@ class Request(NamedTuple):
     metrics_from: tuple[RunPaths, int] | None = None
     original: RunPaths | None = None
     notes: Sequence[Finding] = ()
+    place: GridPlace | None = None
+    devices: Devices | None = None
 
 
 def asked(
@@ -60,7 +92,7 @@ def asked(
     """The request that the options of a new or continued run make.
 
     Args:
-        options: as `engram.cli.run_parser` makes them.
+        options: as `engram.options.run_parser` makes them.
         argv: the arguments as given, for the record.
         experiment: the experiment.toml to run.
         root: the repository it belongs to.
@@ -90,10 +122,19 @@ class Run:
     record: dict[str, Any]
     outcome: Outcome
 
-    def __init__(self, request: Request, spawned: Spawned | None = None) -> None:
-        """Begin with a request, and with an interpreter that was started ahead, if one was."""
+    def __init__(
+        self, request: Request, spawned: Spawned | None = None, warm: Warm | None = None
+    ) -> None:
+        """Begin with a request.
+
+        Args:
+            request: what is asked for.
+            spawned: an interpreter that was started ahead, if one was.
+            warm: what forks a child from an interpreter that has imported already, if there is one.
+        """
         self.request = request
         self.spawned = spawned
+        self.warm = warm
         self.supervisor: Supervisor | None = None
         self.began = time.monotonic()
         self.findings: list[Finding] = list(request.notes)
@@ -101,12 +142,14 @@ class Run:
         self.git_state: GitState | None = None
         self.script_blob: str | None = None
         self.patch: bytes | None = None
+        self.source_sha256: str | None = None
         self.packing: Packing | None = None
         self.snapshot: Snapshot | None = None
         self.recreated: Recreated | None = None
         self.inputs: list[ResolvedInput] = []
         self.tmp: Path | None = None
         self.lease: Lease | None = None
+        self.device_lease: DeviceLease | None = None
         self.output_entries: list[Entry] = []
         self.comparison: dict[str, Any] | None = None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import CHECKOUT, Project
 
-from engram import cli, completion
+from engram import cli, completion, options
 
 BASH = shutil.which("bash")
 DRIVER = """\
@@ -165,7 +165,7 @@ def test_an_unknown_shell_is_refused(project: Project) -> None:
 
 
 def test_every_verb_is_in_the_help() -> None:
-    shown = cli.EPILOG.replace(",", " ").split()
+    shown = options.EPILOG.replace(",", " ").split()
     assert [name for name in cli.VERBS if name[:1] != "_" and name not in shown] == []
 
 

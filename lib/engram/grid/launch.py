@@ -1,0 +1,208 @@
+"""From parsed options to a finished grid: a new one, one that goes on, or one that is repeated."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engram import errors, toml
+from engram import record as runs
+from engram.execute import walk
+from engram.grid import record as records
+from engram.grid.attempts import attempts, last
+from engram.grid.draw import Drawn, Source, draw
+from engram.grid.engine import Task
+from engram.grid.find import find_grid
+from engram.grid.life import create, get_ready, live, open_again
+from engram.grid.points import Points
+from engram.grid.prepare import keep_source, nothing, prepared
+from engram.grid.settings import Settings
+from engram.launch import default_experiment
+from engram.repository import find_root
+from engram.request import Run, asked
+from engram.workflow import check_inputs, look_at_code, read_request, take_code
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    from engram.paths import GridPaths
+
+__all__ = ["launch"]
+
+GRID_FILE = "run_grid_search.py"
+
+
+def launch(options: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Run, continue or repeat a grid and report it.
+
+    Args:
+        options: as `engram.cli.grid_parser` makes them.
+        argv: the arguments as given, for the record.
+
+    Returns:
+        The exit code: COMPLETED only when every point completed.
+    """
+    if options.resume:
+        return resume(options, argv)
+    if options.rerun:
+        return rerun(options, argv)
+    return fresh(options, argv)
+
+
+def fresh(options: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Draw the points of a new grid and run them."""
+    named, experiment = sort_files(options.files)
+    request = asked(options, argv, experiment=experiment, root=find_root(experiment.parent))
+    run = Run(request)
+    with tempfile.TemporaryDirectory(prefix="engram-grid-") as scratch:
+        drawn: list[Drawn] = []
+
+        def draw_points(run: Run) -> None:
+            drawn.append(points_of(named, run, Path(scratch) / "points.jsonl"))
+
+        walk(run, (read_request, look_at_code, draw_points, check_inputs), nothing)
+        settings = Settings.of(run.config, drawn[0], options)
+        if options.dry_run:
+            print("\n".join(plan(run, drawn[0])))
+            return errors.COMPLETED
+        walk(run, (take_code, keep_source), nothing)
+        ready = get_ready(run, settings)
+        grid = create(ready, drawn[0], argv)
+    tasks = [Task(*item) for item in enumerate(grid.points.names)]
+    return live(grid, ready, tasks, options, argv)
+
+
+def sort_files(names: Sequence[str]) -> tuple[Path | None, Path]:
+    """Tell the grid file from the experiment file among the names given.
+
+    Returns:
+        The grid file, None where none is named, and the experiment file.
+
+    Raises:
+        ConfigError: two of a kind, something else, or a file that is not there.
+    """
+    found: dict[str, Path] = {}
+    for name in names:
+        path = Path(os.path.abspath(name))  # noqa: PTH100 - resolve() would follow links
+        if path.suffix not in (".py", ".toml") or path.suffix in found:
+            msg = (
+                f"--grid takes a grid file (.py) and an experiment file (.toml): what is {name!r}?"
+            )
+            raise errors.ConfigError(msg)
+        if not path.is_file():
+            msg = f"there is no file {str(path)!r}: name an existing one"
+            raise errors.ConfigError(msg)
+        found[path.suffix] = path
+    return found.get(".py"), found.get(".toml") or default_experiment()
+
+
+def points_of(named: Path | None, run: Run, into: Path) -> Drawn:
+    """Draw from the file that was named, else from the [grid] table, else from the default file."""
+    grid_file = named
+    table = run.config.grid
+    if named is None and (table is None or not table.has_points):
+        root = run.config.root
+        places = [root / "workspace" / GRID_FILE, root / GRID_FILE]
+        grid_file = next((path for path in places if path.is_file()), None)
+        if grid_file is None:
+            msg = (
+                f"what grid? name a grid file, write a [grid] table in {str(run.config.source)!r}, "
+                f"or make {str(places[0])!r}"
+            )
+            raise errors.ConfigError(msg)
+    return draw(grid_file, run.config, run.parameters.values, into)
+
+
+def plan(run: Run, drawn: Drawn) -> Iterator[str]:
+    """What would run, for --dry-run."""
+    points = drawn.points
+    yield f"# {len(points)} points of {drawn.source.path}, varying {', '.join(points.varying)}"
+    yield f"# code: {run.code['snapshot_commit']}"
+    yield from points.names
+
+
+def resume(options: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Run what did not complete, in the same grid folder."""
+    paths = find_grid(Path.cwd(), options.resume)
+    record = ended(paths, "continued")
+    run = prepared(paths, record, options, argv)
+    ready = get_ready(run, Settings.recorded(record, options))
+    tasks = open_tasks(paths, Points(paths.points))
+    grid = open_again(paths, record, argv)
+    return live(grid, ready, tasks, options, argv)
+
+
+def ended(paths: GridPaths, what: str) -> dict[str, Any]:
+    """The record of a grid that nobody works on.
+
+    Raises:
+        ResumeError: its dispatcher is alive.
+    """
+    record = records.reconcile(paths)
+    if record["state"] not in runs.ENDED:
+        msg = f"grid {record['grid_id']!r} is {record['state']} and cannot be {what}: end it first"
+        raise errors.ResumeError(msg)
+    return record
+
+
+def open_tasks(paths: GridPaths, points: Points) -> list[Task]:
+    """What is left to do: points that never completed go on where their last attempt left off."""
+    from engram.resume import newest_checkpoint
+
+    made = attempts(paths)
+    tasks = []
+    for index, name in enumerate(points.names):
+        tried = made.get(index, [])
+        if any(item.completed for item in tried):
+            continue
+        earlier = None
+        for item in reversed(tried):
+            with contextlib.suppress(errors.RunnerError):
+                newest_checkpoint(item.paths)
+                earlier = item.paths.run_id
+                break
+        number = max((item.attempt for item in tried), default=0) + 1
+        tasks.append(Task(index, name, number, earlier))
+    return tasks
+
+
+def rerun(options: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Repeat every completed point of a grid in a new grid, and compare."""
+    original = find_grid(Path.cwd(), options.rerun)
+    record = ended(original, "repeated")
+    run = prepared(original, record, options, argv)
+    made = attempts(original)
+    done = {
+        index: last(tried).paths.run_id
+        for index, tried in sorted(made.items())
+        if last(tried).completed
+    }
+    if not done:
+        msg = f"grid {record['grid_id']!r} has no completed point to repeat: see --resume"
+        raise errors.ResumeError(msg)
+    ready = get_ready(run, Settings.recorded(record, options))
+    with tempfile.TemporaryDirectory(prefix="engram-grid-") as scratch:
+        points = subset(Points(original.points), list(done), Path(scratch) / "points.jsonl")
+        kept = original.grid_file.read_bytes() if original.grid_file.exists() else b""
+        source = Source(
+            **{**record["source"], "path": Path(record["source"]["path"]), "data": kept}
+        )
+        grid = create(ready, Drawn(source, points), argv, rerun_of=record["grid_id"])
+    originals = list(done.values())
+    tasks = [Task(*item, original=originals[item[0]]) for item in enumerate(grid.points.names)]
+    return live(grid, ready, tasks, options, argv)
+
+
+def subset(points: Points, chosen: Sequence[int], into: Path) -> Points:
+    """The chosen points of a grid as the points of another."""
+    found = Points.create(into)
+    for index in chosen:
+        found.append(
+            toml.loads(points.parameters(index), where="points"), points.names[index]
+        )
+    return found

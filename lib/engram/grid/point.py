@@ -1,0 +1,66 @@
+"""One point of a grid in a process of its own: what engines on other machines start."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engram import files
+from engram.execute import walk
+from engram.grid import record as records
+from engram.grid.engine import Task
+from engram.grid.points import Points
+from engram.grid.prepare import Shared, point_run, prepared
+from engram.launch import exit_code
+from engram.paths import GridPaths
+from engram.request import Devices
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from engram.request import Run
+
+__all__ = ["run_point"]
+
+
+def run_point(options: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Run one attempt at one point of a recorded grid, here and now.
+
+    Args:
+        options: `folder` of the grid, `index`, `attempt` and `earlier`, the run to go on from; and
+            what `engram.rerun.repeat` asks for.
+        argv: the arguments as given, for the record.
+
+    Returns:
+        The exit code of the run.
+    """
+    paths = GridPaths(Path(options.folder))
+    record = records.load(paths)
+    points = Points(paths.points)
+    run = prepared(paths, record, options, argv)
+    shared = Shared(run, paths, points, argv, record["seed"], None, options)
+    task = Task(
+        options.number,
+        points.names[options.number],
+        options.attempt,
+        earlier=options.earlier,
+        original=options.original,
+    )
+    point, steps = point_run(shared, task, devices_here())
+
+    def tell(run: Run) -> None:
+        files.write_atomic(paths.attempt(task.number, task.attempt), run.paths.run_id.encode())
+
+    walk(point, steps, tell)
+    return exit_code(point)
+
+
+def devices_here() -> Devices | None:
+    """The devices that whoever started us has chosen."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return None
+    names = tuple(name for name in visible.split(",") if name)
+    return Devices(visible, tuple(f"gpu {name}" for name in names), names, {})
