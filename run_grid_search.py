@@ -18,7 +18,7 @@ SEEDS = (0, 1, 2)
 DEVICES = None  # such as [0, 1]; None takes every GPU that is free to use, else the processors
 SLOTS_PER_DEVICE = None  # how many points share a device at a time; None leaves it to engram
 DEVICES_PER_RUN = None  # how many devices one point gets; None means 1
-PRELOAD = None  # modules to import once for all points, such as ["torch"]
+PRELOAD = ["torch"]  # modules to import once for all points; None imports nothing ahead
 MAX_RETRIES = None  # how often a point that crashed is tried again; None means never
 MEMORY = None  # "auto" packs as many points on a device as its memory holds
 
