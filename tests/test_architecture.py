@@ -14,8 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 LIB = ROOT / "lib"
 
 FOR_EXPERIMENTS = {"engram.checkpoint", "engram.metrics", "engram.progress"}
-# Modules that cannot be imported without numpy or torch, and those that may use torch at all.
-NEEDING_PACKAGES = {"engram.checkpoint", "engram.compare_arrays"}
+# Modules that cannot be imported without numpy, torch or rich, and those that may use torch at all.
+NEEDING_PACKAGES = {
+    "engram.checkpoint",
+    "engram.checkpoint_state",
+    "engram.compare_arrays",
+    "engram.grid.view_terminal",
+}
 WITH_TORCH = {*NEEDING_PACKAGES, "engram.compare", "engram.compare_formats", "engram.loading"}
 WITH_GIT = {"engram.repository", "engram.git", "engram.snapshot"}
 # The layers of the science, lowest first; a layer may use itself and those before it.

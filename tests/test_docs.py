@@ -197,7 +197,7 @@ def anchors(path):
 def test_script_examples_parse():
     examples = blocks("script.md", "python")
 
-    assert len(examples) == 5
+    assert len(examples) == 6
     for example in examples:
         ast.parse(example)
 
@@ -256,6 +256,11 @@ def test_progress_example_runs(tmp_path):
 
 
 def test_code_map_names_every_module_once():
-    named = re.findall(r"^\| `(\w+)\.py` \|", (DOCS / "code-map.md").read_text(), re.MULTILINE)
-    modules = {path.stem for path in (ROOT / "lib" / "engram").glob("*.py")} - {"__init__"}
+    named = re.findall(r"^\| `([\w/]+\.py)` \|", (DOCS / "code-map.md").read_text(), re.MULTILINE)
+    engram = ROOT / "lib" / "engram"
+    modules = {
+        path.relative_to(engram).as_posix()
+        for path in [*engram.glob("*.py"), *engram.glob("grid/*.py")]
+        if path.name != "__init__.py"
+    }
     assert sorted(named) == sorted(modules)

@@ -20,7 +20,7 @@ from engram import brief as briefs
 from engram import reconcile
 from engram.errors import ConfigError, EnvironmentMissingError, RunNotFoundError
 from engram.filters import Filter, parse
-from engram.paths import RunPaths
+from engram.paths import RunPaths, of_rank
 from engram.record import NON_FINITE, RUN_ID
 from engram.store import Store
 
@@ -212,11 +212,12 @@ class Run:
             return rows
         return pd.DataFrame(rows)
 
-    def log(self, stream: str = "out") -> str:
+    def log(self, stream: str = "out", *, rank: int = 0) -> str:
         """What the script wrote to its standard output or error so far.
 
         Args:
             stream: "out" or "err".
+            rank: which process, in a run of several.
 
         Returns:
             The text; bytes that are not UTF-8 are replaced.
@@ -224,7 +225,8 @@ class Run:
         if stream not in STREAMS:
             msg = f"stream is {stream!r}: expected 'out' or 'err'"
             raise ValueError(msg)
-        path = self._paths.log_out if stream == "out" else self._paths.log_err
+        log = self._paths.log_out if stream == "out" else self._paths.log_err
+        path = of_rank(log, rank)
         return path.read_text("utf-8", "replace") if path.exists() else ""
 
     @property

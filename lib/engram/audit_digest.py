@@ -278,9 +278,10 @@ def _other_findings(lines: list[dict[str, Any]]) -> Iterator[Finding]:
     lost = sum(line.get("lost", 0) for line in lines if line["e"] == "packages")
     if lost:
         yield Finding("audit_incomplete", f"{lost} event(s) could not be noted by the audit", lost)
-    for line in lines:
-        if line["e"] == "end" and line.get("ignored"):
-            yield Finding("summary_ignored", f"summary ignored: {line['ignored']}")
+    # Every rank of a run says what its own main returned.
+    ignored = [line["ignored"] for line in lines if line["e"] == "end" and line.get("ignored")]
+    for text in dict.fromkeys(ignored):
+        yield Finding("summary_ignored", f"summary ignored: {text}")
 
 
 def _some(names: list[str]) -> str:

@@ -10,23 +10,30 @@
         checkpoints.save(epoch, **state, generators={"shuffle": shuffle}, metric=accuracy)
 
 Hand `shuffle` to the DataLoader (generator=shuffle) and save between two passes over it: then a
-resumed run draws the same batches as an uninterrupted one. The layout on disk is drawn in
+resumed run draws the same batches as an uninterrupted one. Of several processes (ranks) each calls
+the same; rank 0 writes, and each gets its own streams back. The layout on disk is drawn in
 checkpoint_files.
 """
 
 from __future__ import annotations
 
 import shutil
-import sys
-from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from engram import checkpoint_check, checkpoint_files, metrics_files, random_streams
-from engram.checkpoint_files import META, PAYLOAD, RNG, STATE, VERSION
+from engram import (
+    checkpoint_check,
+    checkpoint_files,
+    checkpoint_ranks,
+    checkpoint_state,
+    metrics_files,
+    random_streams,
+    ranks,
+)
+from engram.checkpoint_files import META, STATE, VERSION, rng_file
 from engram.errors import ResumeError
 from engram.files import read_json, write_json
 from engram.paths import RunPaths
@@ -34,19 +41,10 @@ from engram.paths import RunPaths
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from engram.checkpoint_state import Stateful
     from engram.random_streams import Generator
 
 __all__ = ["Checkpoint", "Checkpoints", "load"]
-
-
-class Stateful(Protocol):
-    """What can be saved: modules, optimizers, schedulers, a script's own classes."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state as tensors and plain data."""
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:  # noqa: ANN401
-        """Take over such a state."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,7 @@ class Checkpoints:
         keep_last: int | None = 3,
         keep_best: str | None = None,
         mode: Literal["max", "min"] = "max",
+        wait_s: float = 600.0,
     ) -> None:
         """Name the folder and the rule; nothing is created before the first save.
 
@@ -89,6 +88,7 @@ class Checkpoints:
                 `metric`.
             mode: whether the greatest ("max") or the smallest ("min") metric is best. Of equals the
                 earlier is best; NaN never is.
+            wait_s: how long ranks wait for each other in `save`.
 
         Raises:
             ValueError: keep_last or mode is none of these.
@@ -106,6 +106,10 @@ class Checkpoints:
         self.keep_last = keep_last
         self.keep_best = keep_best
         self.mode = mode
+        self.wait_s = wait_s
+        self.rank, self.processes = ranks.rank(), ranks.size()
+        if self.rank > 0:
+            checkpoint_ranks.forget(self.folder, self.rank)
 
     def save(
         self,
@@ -118,6 +122,9 @@ class Checkpoints:
     ) -> Path:
         """Write one checkpoint durably, then delete those that the rule no longer keeps.
 
+        Every rank has to call it at the same steps. Rank 0 writes its objects, extra and metric,
+        and the random streams of all; the others go on as soon as it has those.
+
         Args:
             step: how many steps are complete, >= 0; a second save of a step replaces the first.
             extra: plain data or tensors to be handed back, such as {"best_loss": 0.1}.
@@ -128,7 +135,7 @@ class Checkpoints:
                 by name.
 
         Returns:
-            The checkpoint's folder.
+            The checkpoint's folder, which on ranks above 0 may still be on its way.
 
         Raises:
             TypeError: something in it could not be loaded again with weights_only=True; the place
@@ -136,27 +143,47 @@ class Checkpoints:
             ValueError: the step is no whole number >= 0, or `metric` and `keep_best` do not go
                 together.
             OSError: the disk is full; earlier checkpoints are untouched.
+            TimeoutError: a rank did not come to this step; it is named.
         """
         self._check_save(step, metric)
         state = {
-            "objects": {name: _collect(name, value) for name, value in objects.items()},
-            "extra": _plain(dict(extra or {}), "extra"),
+            "objects": {
+                name: checkpoint_state.describe(name, value) for name, value in objects.items()
+            },
+            "extra": checkpoint_state.plain(dict(extra or {}), "extra"),
         }
         streams = random_streams.capture(generators or {}, _torch_streams())
-        self.folder.mkdir(parents=True, exist_ok=True)
         target = checkpoint_files.step_folder(self.folder, step)
+        if self.rank > 0:
+            wait_s = self.wait_s
+            checkpoint_ranks.hand_in(self.folder, step, self.rank, streams, wait_s=wait_s)
+            return target
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write(target, step, state, streams, metric)
+        checkpoint_files.prune(self.folder, keep_last=self.keep_last, keep=self.best())
+        return target
+
+    def _write(
+        self,
+        target: Path,
+        step: int,
+        state: dict[str, Any],
+        streams: dict[str, Any],
+        metric: float | None,
+    ) -> None:
         temporary = checkpoint_files.temporary_folder(target)
         try:
             temporary.mkdir()
+            write_json(temporary / rng_file(0), streams)
+            checkpoint_ranks.collect(
+                self.folder, step, self.processes, temporary, wait_s=self.wait_s
+            )
             torch.save(state, temporary / STATE)
-            write_json(temporary / RNG, streams)
             write_json(temporary / META, self._meta(step, metric, temporary))
             checkpoint_files.settle(temporary, target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        checkpoint_files.prune(self.folder, keep_last=self.keep_last, keep=self.best())
-        return target
 
     def resume(
         self,
@@ -184,7 +211,7 @@ class Checkpoints:
         if resume_from is None:
             return Checkpoint()
         found = load(resume_from, generators=generators, partial=False, **objects)
-        if found.path is not None and found.path.parent != self.folder:
+        if self.rank == 0 and found.path is not None and found.path.parent != self.folder:
             self._adopt(found.path.parent, found.step)
         return found
 
@@ -215,7 +242,7 @@ class Checkpoints:
                 "size": (temporary / name).stat().st_size,
                 "sha256": checkpoint_files.hash_file(temporary / name),
             }
-            for name in PAYLOAD
+            for name in checkpoint_files.payload(self.processes)
         }
         ranked = {"name": self.keep_best, "value": metric, "mode": self.mode}
         return {
@@ -224,6 +251,7 @@ class Checkpoints:
             "files": files,
             "metrics_position": metrics_files.position(self.output_dir),
             "metric": None if metric is None else {**ranked, "value": float(metric)},
+            **({"processes": self.processes} if self.processes > 1 else {}),
         }
 
     def _adopt(self, parent: Path, step: int) -> None:
@@ -263,19 +291,22 @@ def load(
     Raises:
         ResumeError: there is no valid checkpoint, or an object does not fit: a name is missing, a
             tensor has another name, shape or dtype, an optimizer other groups. Every such place is
-            named.
+            named. Or another number of processes saved it.
     """
     folder = _locate(Path(checkpoint).absolute())
     meta = checkpoint_files.read_meta(folder)
     state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    streams = read_json(folder / RNG)
-    live = {name: _collect(name, value) for name, value in objects.items()}
+    live = {name: checkpoint_state.describe(name, value) for name, value in objects.items()}
     wrong = checkpoint_check.mismatches(live, state["objects"], partial=partial)
-    if not partial:
+    rank, processes = ranks.rank(), ranks.size()
+    if not partial and meta.processes != processes:
+        wrong.append(checkpoint_check.processes(processes, meta.processes))
+    elif not partial:
+        streams = read_json(folder / rng_file(rank))
         wrong += random_streams.check(streams, generators or {})
     checkpoint_check.refuse(folder, wrong)
     for name, value in objects.items():
-        value.load_state_dict(_saved_state(state["objects"][name]))
+        value.load_state_dict(checkpoint_state.saved_state(state["objects"][name]))
     if not partial:
         random_streams.restore(streams, generators or {}, _torch_streams())
     metric = meta.metric["value"] if meta.metric else None
@@ -291,92 +322,9 @@ def _locate(path: Path) -> Path:
     return path
 
 
-def _collect(name: str, value: Stateful) -> dict[str, Any]:
-    """Describe one object: its state, and what tells whether another object fits it."""
-    if not (hasattr(value, "state_dict") and hasattr(value, "load_state_dict")):
-        kind = type(value).__name__
-        msg = f"{name} is a {kind}, which has no state_dict and load_state_dict; use extra"
-        raise TypeError(msg)
-    state = value.state_dict()
-    described: dict[str, Any] = {
-        "kind": "object",
-        "class": type(value).__name__,
-        "state": _plain(dict(state), name),
-    }
-    if isinstance(value, torch.nn.Module):
-        metadata = _plain(dict(getattr(state, "_metadata", {})), f"{name} metadata")
-        described.update(kind="module", metadata=metadata)
-    elif isinstance(value, torch.optim.Optimizer):
-        described.update(kind="optimizer", parameters=_group_shapes(value))
-    return described
-
-
-def _group_shapes(optimizer: torch.optim.Optimizer) -> list[list[list[int]]]:
-    """Return all parameters' shapes by group; a new optimizer has these, but no state yet."""
-    return [
-        [list(parameter.shape) for parameter in group["params"]] for group in optimizer.param_groups
-    ]
-
-
-def _saved_state(described: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    if described["kind"] != "module":
-        return dict(described["state"])
-    state: Any = OrderedDict(described["state"])
-    # Modules find the version of their own layout here; see torch.nn.Module._load_from_state_dict.
-    state._metadata = OrderedDict(described["metadata"])  # noqa: SLF001
-    return state
-
-
 def _torch_streams() -> dict[str, torch.Generator]:
     """Return torch's default generators by device; a CUDA nobody used has drawn nothing."""
     streams = {"cpu": torch.default_generator}
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         streams |= {f"cuda:{i}": stream for i, stream in enumerate(torch.cuda.default_generators)}
     return streams
-
-
-def _plain(value: Any, where: str) -> Any:  # noqa: ANN401
-    """Rebuild a state from what weights_only=True loads; equal states become equal bytes.
-
-    Equal strings become one object and containers become new ones, since pickle writes a second
-    mention of an object as a reference: a resumed run would otherwise write other bytes than an
-    uninterrupted one.
-    """
-    if isinstance(value, torch.Tensor):
-        return _own_storage(value.detach())
-    if isinstance(value, dict) and type(value) in (dict, OrderedDict, Counter):
-        return type(value)(
-            {_plain(key, where): _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
-        )
-    if type(value) in (list, tuple):
-        return type(value)(_plain(item, f"{where}[{i}]") for i, item in enumerate(value))
-    return _plain_scalar(value, where)
-
-
-def _plain_scalar(value: Any, where: str) -> Any:  # noqa: ANN401
-    numpy = sys.modules.get("numpy")
-    if numpy and isinstance(value, numpy.generic):
-        value = value.item()
-    if isinstance(value, str):
-        return sys.intern(str(value))
-    if value is None or isinstance(
-        value, bool | bytes | complex | torch.Size | torch.dtype | torch.device
-    ):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    msg = (
-        f"{where} is a {type(value).__name__}, which weights_only=True would not load; "
-        "save numbers, strings, lists, tuples, dicts and tensors"
-    )
-    raise TypeError(msg)
-
-
-def _own_storage(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the tensor, copied when all of a larger storage would be saved with it."""
-    if tensor.layout is not torch.strided or tensor.is_quantized:
-        return tensor
-    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-    return tensor if whole else tensor.clone()

@@ -32,6 +32,11 @@ def refuse(checkpoint: Path, wrong: list[str]) -> None:
         raise ResumeError(msg)
 
 
+def processes(now: int, then: int) -> str:
+    """Say that another number of ranks saved a checkpoint than is here to continue it."""
+    return f"processes: {now} here, {then} in the checkpoint; set [engine] processes = {then}"
+
+
 def mismatches(live: Mapping[str, Any], saved: Mapping[str, Any], *, partial: bool) -> list[str]:
     """Compare objects with a checkpoint.
 

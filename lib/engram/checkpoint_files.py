@@ -1,9 +1,10 @@
 """The folders that checkpoints are kept in; standard library only, for the runner.
 
-    checkpoints/step-00000003/state.pt     tensors and plain data, loadable with weights_only=True
-                              rng.json     random number streams: python, numpy, torch, CUDA, named
-                              generators meta.json    step, size and sha256 of the other two,
-                              metrics position, metric
+    checkpoints/step-00000003/
+        state.pt          tensors and plain data, loadable with weights_only=True
+        rng.json          random number streams: python, numpy, torch, CUDA, named generators
+        rng.rank1.json    those of another rank, where the run has several processes
+        meta.json         step, size and sha256 of the others, metrics position, metric
 
 A checkpoint is written under a name that starts with a dot, forced to the disk, and renamed:
 whatever ends the process, a folder called step-* is either whole or found out by its hashes.
@@ -26,7 +27,6 @@ VERSION = 1
 STATE = "state.pt"
 RNG = "rng.json"
 META = "meta.json"
-PAYLOAD = (STATE, RNG)
 
 # A folder that is being replaced by a new save of the same step keeps this suffix until the new one
 # is there.
@@ -43,12 +43,24 @@ class Meta:
         files: {name: {"size": bytes, "sha256": hex}} of the other files.
         metrics_position: bytes of metrics.jsonl that belong to this and earlier steps.
         metric: {"name", "value", "mode"} that ranks the checkpoint, or None.
+        processes: how many ranks saved it together.
     """
 
     step: int
     files: dict[str, dict[str, Any]]
     metrics_position: int
     metric: dict[str, Any] | None
+    processes: int = 1
+
+
+def rng_file(rank: int) -> str:
+    """Return the name of the file that holds the random streams of one rank."""
+    return RNG if rank == 0 else f"rng.rank{rank}.json"
+
+
+def payload(processes: int) -> list[str]:
+    """Return the names of all files of a checkpoint but meta.json."""
+    return [STATE, *map(rng_file, range(processes))]
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -93,11 +105,13 @@ def read_meta(checkpoint: Path) -> Meta:
         msg = f"version {version!r} of {checkpoint / META} is not known; {VERSION} is"
         raise ValueError(msg)
     try:
+        processes = data.get("processes", 1)
         return Meta(
             step=data["step"],
-            files={name: data["files"][name] for name in PAYLOAD},
+            files={name: data["files"][name] for name in payload(processes)},
             metrics_position=data["metrics_position"],
             metric=data["metric"],
+            processes=processes,
         )
     except (KeyError, TypeError) as error:
         msg = f"{checkpoint / META} has no {error}"

@@ -157,5 +157,7 @@ def let_go(run: Run) -> None:
         run.supervisor.abandon()
     if run.packing is not None:
         run.packing.abandon()
+    if run.device_lease is not None:
+        run.device_lease.release()
     if run.lease is not None:
         run.lease.release()

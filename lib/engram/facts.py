@@ -36,6 +36,9 @@ def first_record(run: Run) -> dict[str, Any]:
         "code": run.code,
         "repository": {"root": str(config.root)},
         "hashes": hashes(run),
+        "grid": request.place and request.place.as_json(),
+        "devices": request.devices and request.devices.as_json(),
+        "processes": config.engine.processes,
         "overrides": {
             "parameters": list(request.set_parameters),
             "experiment": list(request.set_config),
@@ -58,6 +61,7 @@ def first_record(run: Run) -> dict[str, Any]:
         "usage": None,
         "parents": {"resumed_from": request.resumed_from, "rerun_of": request.rerun_of},
         "comparison": None,
+        "pruned": False,
         "summary": None,
         "findings": [item.as_dict() for item in run.findings],
         "wandb": None,
@@ -152,6 +156,7 @@ def final_facts(run: Run, entries: list[Entry]) -> dict[str, Any]:
         "run_s": outcome.usage["wall_s"],
         "total_s": time.monotonic() - run.began,
         "usage": outcome.usage,
+        "pruned": run.ended_early,
         "summary": outcome.summary,
         "findings": [item.as_dict() for item in run.findings],
         "wandb": wandb,
@@ -161,12 +166,19 @@ def final_facts(run: Run, entries: list[Entry]) -> dict[str, Any]:
             "sha256": manifest.tree_hash(entries),
             "manifest_sha256": manifest.hash_file(paths.outputs_manifest),
         },
-        "logs": {
-            "out_sha256": manifest.hash_file(paths.log_out),
-            "err_sha256": manifest.hash_file(paths.log_err),
-        },
+        "logs": log_hashes(paths, run.config.engine.processes),
         "hashes": {**run.record["hashes"], **late_hashes(paths)},
     }
+
+
+def log_hashes(paths: RunPaths, processes: int) -> dict[str, Any]:
+    """sha256 of the logs: rank 0's, and of a run of several processes those of the others too."""
+    found = [manifest.hash_file(log) for log in paths.logs(processes)]
+    each = [
+        {"out_sha256": out, "err_sha256": err}
+        for out, err in zip(found[::2], found[1::2], strict=True)
+    ]
+    return {**each[0], **({"ranks": each[1:]} if processes > 1 else {})}
 
 
 def late_hashes(paths: RunPaths) -> dict[str, str | None]:

@@ -1,6 +1,6 @@
 """The guardian: a small process between the runner and the experiment that outlives neither.
 
-runner --fork--> guardian --fork+exec--> child
+runner --fork--> guardian --fork+exec--> child; of a run of several processes, one child a rank
 
 It notices the end of the runner by the end of a pipe, however the runner ends, and then kills every
 descendant. As their subreaper it stays above daemons too. Called by supervise.py; it never returns.
@@ -36,6 +36,10 @@ NATURAL_END_S = 0.3
 TERM_GRACE_S = 1.0
 
 
+End = tuple[int, float, bool]
+"""How one child ended: its wait status, when (monotonic), and whether memory ran out."""
+
+
 class Ends(NamedTuple):
     """One side of the three pipes of a child; a run of several processes has several children."""
 
@@ -54,36 +58,34 @@ class Job(NamedTuple):
     ranks: tuple[Ends, ...]
     foreground: bool
     enter: Callable[[int], NoReturn] | None = None
-    """Where fork is enough, what the child does instead of exec; receives the spec's descriptor."""
+    """Where fork is enough, what the child does instead of exec; receives the spec's descriptor.
+
+    It raises Entered, which leaves `serve` in the child."""
 
 
-class Usage:
-    """CPU time and memory of every process that was waited for."""
-
-    def __init__(self) -> None:
-        """Start from nothing."""
-        self.user_s = 0.0
-        self.system_s = 0.0
-        self.max_rss_kib = 0
-
-    def add(self, used: Any) -> None:  # noqa: ANN401 - resource.struct_rusage, without importing resource
-        """Add the usage of one process and of the children it waited for."""
-        self.user_s += used.ru_utime
-        self.system_s += used.ru_stime
-        self.max_rss_kib = max(self.max_rss_kib, used.ru_maxrss)
+class Entered(BaseException):  # noqa: N818 - no error: the way out of the frames of a guardian
+    """Raised by `Job.enter`: a forked child leaves the guardian's frames, to where it is caught."""
 
 
 def serve(job: Job) -> NoReturn:
-    """Start the child, watch it, report its end; runs in the forked process and ends it."""
-    code = 1
+    """Start the children, watch them, report their ends; runs in the forked process and ends it.
+
+    Raises:
+        Entered: in a child that needs no exec.
+    """
+    code: int | None = 1
     try:
         _Guardian(job).watch()
         code = 0
+    except Entered:
+        code = None
+        raise
     except BaseException:
         processes.end_all(lambda: processes.descendants(os.getpid()))
         raise
     finally:
-        os._exit(code)
+        if code is not None:
+            os._exit(code)
 
 
 class _Guardian:
@@ -91,29 +93,31 @@ class _Guardian:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.usage = Usage()
-        self.child = 0
-        self.ended: tuple[int, float] | None = None  # wait status, monotonic time
+        self.usage = processes.Usage()
+        self.children: list[int] = []  # pids by rank
+        self.ends: dict[int, End] = {}  # by rank
 
     def watch(self) -> None:
-        """Serve until the child and everything it left behind are gone."""
+        """Serve until the children and everything they left behind are gone."""
         self._settle()
-        self.child = _spawn(self.job, self.job.ranks[0])
+        self.children = [_spawn(self.job, ends) for ends in self.job.ranks]
         self._detach()
-        self._report({"guardian": os.getpid(), "child": self.child, "floor_kib": _resident_kib()})
-        ooms = oom_kills()
+        pids = {"guardian": os.getpid(), "children": self.children}
+        self._report({**pids, "floor_kib": processes.resident_kib()})
+        self.ooms = processes.oom_kills()
         import resource  # noqa: F401 - wait4 needs it; now is the time nobody waits
 
-        while self.ended is None:
+        told = 0
+        while len(self.ends) < len(self.children):
+            if told < len(self.ends):
+                self._report({"ends": self.ends})
+                told = len(self.ends)
             self._wait(None)
-        status, when = self.ended
         left = self._clear_strays()
         used = self.usage
         self._report(
             {
-                "status": status,
-                "ended": when,
-                "oom": _killed_by_kernel(status) and oom_kills() > ooms,
+                "ends": self.ends,
                 "strays": left,
                 "cpu_user_s": used.user_s,
                 "cpu_system_s": used.system_s,
@@ -136,11 +140,7 @@ class _Guardian:
 
     def _detach(self) -> None:
         """Let go of all that the runner has open, above all the locks and pipes of other runs."""
-        keep = {self.job.control, self.job.status, self.wake, self.wake_end}
-        for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208
-            if int(entry) not in keep and int(entry) > 2:
-                with contextlib.suppress(OSError):  # the descriptor of this very listing
-                    os.close(int(entry))
+        close_all_but(self.job.control, self.job.status, self.wake, self.wake_end)
         null = os.open(os.devnull, os.O_RDWR)
         for number in (0, 1, 2):
             os.dup2(null, number)
@@ -163,12 +163,15 @@ class _Guardian:
     def _obey(self, command: int) -> None:
         if command == KILL_ALL:
             self._end_all()
-        elif self.ended is None and self.job.foreground:
-            processes.send([self.child], command)
-        elif self.ended is None:
+            return
+        living = [pid for rank, pid in enumerate(self.children) if rank not in self.ends]
+        if self.job.foreground:
+            processes.send(living, command)
+            return
+        for leader in living:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.child, command)
-                os.killpg(self.child, signal.SIGCONT)  # a stopped process hears nothing else
+                os.killpg(leader, command)
+                os.killpg(leader, signal.SIGCONT)  # a stopped process hears nothing else
 
     def _reap(self) -> bool:
         """Collect everything that ended; say whether any child is left."""
@@ -180,8 +183,9 @@ class _Guardian:
             if pid == 0:
                 return True
             self.usage.add(used)
-            if pid == self.child:
-                self.ended = (status, time.monotonic())
+            if pid in self.children:
+                oom = _killed_by_kernel(status) and processes.oom_kills() > self.ooms
+                self.ends.setdefault(self.children.index(pid), (status, time.monotonic(), oom))
 
     def _living(self) -> list[processes.Process]:
         return processes.descendants(os.getpid()) if self._reap() else []
@@ -191,7 +195,7 @@ class _Guardian:
         self._reap()
 
     def _clear_strays(self) -> list[str]:
-        """End what the child left behind; name what did not end by itself."""
+        """End what the children left behind; name what did not end by itself."""
         if not self._wait_for_none(NATURAL_END_S):
             return []
         left = self._living()
@@ -232,6 +236,14 @@ def unframe(data: bytearray) -> list[dict[str, Any]]:
     return found
 
 
+def close_all_but(*keep: int) -> None:
+    """Close every descriptor of this process but the standard ones and these."""
+    for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        if int(entry) not in keep and int(entry) > 2:
+            with contextlib.suppress(OSError):  # the descriptor of this very listing
+                os.close(int(entry))
+
+
 def prctl(option: int, value: int | bytes) -> bool:
     """Set a property of this process; False where the system has none.
 
@@ -251,18 +263,6 @@ def name_process(name: bytes) -> None:
     prctl(PR_SET_NAME, name)
 
 
-def oom_kills() -> int:
-    """Count what the kernel has killed for memory: in this cgroup, else on this machine."""
-    own = processes.read_bytes("/proc/self/cgroup").decode("utf-8", "replace")
-    folder = next((line[3:] for line in own.splitlines() if line.startswith("0::")), "")
-    events = processes.read_bytes(f"/sys/fs/cgroup{folder}/memory.events")
-    for text in (events, processes.read_bytes("/proc/vmstat")):
-        for line in text.splitlines():
-            if line.startswith(b"oom_kill "):
-                return int(line.split()[1])
-    return 0
-
-
 def _spawn(job: Job, ends: Ends) -> int:
     """Fork and become the child; return its pid in the guardian."""
     guardian = os.getpid()
@@ -271,9 +271,11 @@ def _spawn(job: Job, ends: Ends) -> int:
         return pid
     try:
         _become_child(job, ends, guardian)
-    except OSError as error:
-        os.write(2, f"cannot start {job.argv[0]!r}: {error.strerror}\n".encode())
-    finally:
+    except Entered:
+        raise
+    except BaseException as error:  # noqa: BLE001 - nothing may go on as a second guardian
+        if isinstance(error, OSError):
+            os.write(2, f"cannot start {job.argv[0]!r}: {error.strerror}\n".encode())
         os._exit(127)
 
 
@@ -292,15 +294,10 @@ def _become_child(job: Job, ends: Ends, guardian: int) -> NoReturn:
         os.dup2(ends.out, 1)
         os.dup2(ends.err, 2)
     if job.enter is not None:
+        close_all_but(ends.spec)  # exec would: an end of a pipe that stays open hides its end
         job.enter(ends.spec)
     os.set_inheritable(ends.spec, True)
     os.execve(job.argv[0], [*job.argv, str(ends.spec)], job.environ)
-
-
-def _resident_kib() -> int:
-    """Return this process's resident memory: below it no forked child's peak can be seen."""
-    fields = processes.read_bytes("/proc/self/statm").split()
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") // 1024 if len(fields) > 1 else 0
 
 
 def _killed_by_kernel(status: int) -> bool:

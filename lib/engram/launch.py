@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from engram import errors
 from engram.execute import execute
 from engram.files import write_atomic
+from engram.paths import of_rank
 from engram.repository import find_root
 from engram.request import Request, asked
 from engram.workflow import plan
@@ -28,6 +29,7 @@ __all__ = ["launch", "run_tests"]
 
 SEVERITIES = ("error", "warning", "note")
 LOG_TO_READ = 1 << 26  # bytes
+TAIL, TAIL_LINES = 1 << 14, 12  # bytes and lines of another rank's log
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -35,7 +37,7 @@ def launch(options: argparse.Namespace, argv: Sequence[str], ahead: Spawned | No
     """Start, continue or repeat one run and report it.
 
     Args:
-        options: as `engram.cli.run_parser` makes them.
+        options: as `engram.options.run_parser` makes them.
         argv: the arguments as given, for the record.
         ahead: an interpreter that was started before the options were known.
 
@@ -131,6 +133,8 @@ def print_end(run: Run) -> None:
     cause = "" if record["state"] == "completed" else f": {record['exit']['cause']}"
     tidy_terminal(run.paths)
     say(f"{record['state']} in {record['times']['run_s']:.1f} s{cause}")
+    if record["exit"].get("rank"):
+        print_log_of_rank(run.paths, record["exit"]["rank"])
     for key, value in (record["summary"] or {}).items():
         say(f"    {key} = {short(value)}")
     for item in sorted(record["findings"], key=lambda item: SEVERITIES.index(item["severity"])):
@@ -142,6 +146,19 @@ def print_end(run: Run) -> None:
         say(f"continue it: {call} --resume {run.paths.run_id}")
     if not record["code"]["live"]:
         say(f"repeat it: {call} --rerun {run.paths.run_id}")
+
+
+def print_log_of_rank(paths: RunPaths, rank: int) -> None:
+    """Show how the error output of a rank ends that failed: the terminal had rank 0's only."""
+    from engram.table import printable
+
+    log = of_rank(paths.log_err, rank)
+    say(f"    output of rank {rank}: {shown(log)}")
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - TAIL))
+        lines = stream.read().decode("utf-8", "replace").splitlines()
+    for line in lines[-TAIL_LINES:]:
+        say(f"    | {printable(line)}")
 
 
 def tidy_terminal(paths: RunPaths) -> None:

@@ -6,7 +6,8 @@
         for step in range(steps):
             log(step=step, loss=loss, **{"validation/accuracy": accuracy})
 
-Works inside a run and in any other folder (see metrics_files.place for where the files lie).
+Works inside a run and in any other folder (see metrics_files.place for where the files lie). Of
+several processes (ranks) rank 0 writes; what the others log is checked and goes nowhere.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from engram import metrics_files, wandb_log
+from engram import metrics_files, ranks, wandb_log
 from engram.files import write_atomic
 
 if TYPE_CHECKING:
@@ -59,12 +60,21 @@ class MetricsLog:
     def __init__(self, output_dir: Path, *, wandb_config: Mapping[str, Any] | None = None) -> None:
         """Open the files; see `open`."""
         self.place = metrics_files.place(output_dir)
-        self.place.metrics.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
+        self._last_step: int | None = None
+        self._lines: _Lines | None = None
+        self._times: _Lines | None = None
+        self._wandb: wandb_log.WandbLog | None = None
+        if ranks.rank() == 0:
+            self._open(wandb_config)
+
+    def _open(self, wandb_config: Mapping[str, Any] | None) -> None:
+        self.place.metrics.parent.mkdir(parents=True, exist_ok=True)
         self._lines = _Lines(self.place.metrics)
         self._times = _Lines(self.place.times)
         self._last_step = _last_step(self.place.metrics)
-        self._wandb = None if wandb_config is None else wandb_log.start(self.place, wandb_config)
+        if wandb_config is not None:
+            self._wandb = wandb_log.start(self.place, wandb_config)
 
     def __call__(
         self,
@@ -90,8 +100,9 @@ class MetricsLog:
         """
         with self._lock:
             row = _row(step, self._last_step, values or {}, named, self.place.metrics)
-            start = self._lines.append(json.dumps(row, ensure_ascii=False))
-            self._times.append(json.dumps({"at": start, "time": datetime.now(UTC).isoformat()}))
+            if self._lines is not None and self._times is not None:
+                start = self._lines.append(json.dumps(row, ensure_ascii=False))
+                self._times.append(json.dumps({"at": start, "time": datetime.now(UTC).isoformat()}))
             self._last_step = row["step"]
             if self._wandb is not None:
                 self._wandb.log(row)
@@ -103,9 +114,11 @@ class MetricsLog:
             path: the file to write, default metrics.csv in the output folder.
 
         Returns:
-            The file written.
+            The file written; rank 0 writes it.
         """
         path = self.place.csv if path is None else Path(path)
+        if self._lines is None:
+            return path
         rows = list(read(self.place.metrics))
         text = io.StringIO(newline="")
         table = csv.DictWriter(
@@ -122,8 +135,9 @@ class MetricsLog:
         Args:
             failed: whether the script ended by an exception; W&B shows such a run as failed.
         """
-        self._lines.close()
-        self._times.close()
+        for lines in (self._lines, self._times):
+            if lines is not None:
+                lines.close()
         if self._wandb is not None:
             self._wandb.finish(failed=failed)
             self._wandb = None

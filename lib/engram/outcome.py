@@ -1,4 +1,4 @@
-"""How a run ended: the exit truth table."""
+"""How a run ended: the exit truth table, and which of several ranks decides."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ FAILED = "failed"
 INTERRUPTED = "interrupted"
 KILLED = "killed"
 TIMED_OUT = "timed_out"
+UNSEEN_S = 0.5
+"""How much later than its partners' errors the end of a process may be noticed."""
 
 
 class Outcome(NamedTuple):
@@ -35,6 +37,28 @@ class Outcome(NamedTuple):
     """Processes that the child left behind and that had to be ended."""
     findings: Sequence[Finding] = ()
     """What supervising itself found; the audit's findings come from audit_digest."""
+    returned: float | None = None
+    """When main returned (monotonic); None when it did not."""
+
+
+class RankEnd(NamedTuple):
+    """How one rank ended; a run of a single process has one."""
+
+    rank: int
+    status: int | None  # as wait(2) gives it; None when the guardian was killed
+    when: float  # monotonic, of the process's end
+    ending: dict[str, Any] | None  # its last words
+    out_of_memory: bool
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything but the completion of main ended it."""
+        return _verdict(self.facts)[0] != COMPLETED
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of it, when nobody told the run to end."""
+        return Facts(self.status, self.ending, None, False, self.out_of_memory)
 
 
 class Facts(NamedTuple):
@@ -65,6 +89,50 @@ def judge(facts: Facts) -> tuple[str, dict[str, Any]]:
         "cause": cause,
         "exception": _exception(facts.ending),
     }
+
+
+def judge_ranks(
+    ends: Sequence[RankEnd], *, received: int | None, timed_out: bool, asked: float | None
+) -> tuple[str, dict[str, Any]]:
+    """Name the state of a run of one or several ranks and why: the rank that failed first decides.
+
+    Args:
+        ends: of every rank, in order.
+        received: signal sent to the runner.
+        timed_out: whether the timeout ended the run.
+        asked: when (monotonic) the other ranks were asked to end because one had failed.
+
+    Returns:
+        The state, and the record's `exit`; of several ranks it names the decisive one.
+    """
+    if timed_out or received is not None:
+        return judge(ends[0].facts._replace(received=received, timed_out=timed_out))
+    end = _decisive(ends, asked)
+    facts = end.facts
+    if end.ending is not None and asked is not None and end.when > asked:
+        facts = facts._replace(status=end.ending["code"] << 8)  # it had failed before it was ended
+    state, exit_ = judge(facts)
+    if len(ends) == 1 or state == COMPLETED or end.status is None:
+        return state, exit_
+    return state, {**exit_, "cause": f"rank {end.rank}: {exit_['cause']}", "rank": end.rank}
+
+
+def _decisive(ends: Sequence[RankEnd], asked: float | None) -> RankEnd:
+    """The rank whose failure the others' follow from; rank 0 where none failed, or all alike."""
+    failed = [end for end in ends if end.failed]
+    first = min(failed, key=lambda end: _moment(end, asked), default=ends[0])
+    said, rank_0_said = (_exception(end.ending) for end in (first, ends[0]))
+    return ends[0] if said is not None and said == rank_0_said else first
+
+
+def _moment(end: RankEnd, asked: float | None) -> tuple[bool, float]:
+    """Whether a rank failed only since it was asked to end, and when.
+
+    Where a rank dies without a word, its partners may have raised before the guardian sees it gone.
+    """
+    at = (end.ending or {}).get("at")
+    when = end.when if at is None else at
+    return asked is not None and when > asked, when - (UNSEEN_S if at is None else 0.0)
 
 
 def _verdict(facts: Facts) -> tuple[str, str]:

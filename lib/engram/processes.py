@@ -1,4 +1,4 @@
-"""Processes as /proc shows them: who descends from whom, and ending all of them."""
+"""Processes as /proc shows them: who descends from whom, what they use, and ending all of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PROC = "/proc"
 MARK = "ENGRAM_GUARD"
@@ -28,6 +28,22 @@ class Process(NamedTuple):
     def gone(self) -> bool:
         """Whether only its exit status is left."""
         return self.state in "ZX"
+
+
+class Usage:
+    """CPU time and memory of every process that was waited for."""
+
+    def __init__(self) -> None:
+        """Start from nothing."""
+        self.user_s = 0.0
+        self.system_s = 0.0
+        self.max_rss_kib = 0
+
+    def add(self, used: Any) -> None:  # noqa: ANN401 - resource.struct_rusage, without importing resource
+        """Add the usage of one process and of the children it waited for."""
+        self.user_s += used.ru_utime
+        self.system_s += used.ru_stime
+        self.max_rss_kib = max(self.max_rss_kib, used.ru_maxrss)
 
 
 def read_bytes(path: str, limit: int = 1 << 16) -> bytes:
@@ -105,8 +121,8 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def marked(token: str, leader: int) -> list[Process]:
-    """List the living processes that carry `token`, or belong to the group that `leader` leads.
+def marked(token: str, *leaders: int) -> list[Process]:
+    """List the living processes that carry `token`, or belong to a group that one of these leads.
 
     Needed only where the tree is lost, because the guardian above it was killed.
     """
@@ -117,7 +133,7 @@ def marked(token: str, leader: int) -> list[Process]:
         if not entry.gone
         and entry.pid != os.getpid()
         and (
-            leader in (entry.pid, entry.group, entry.sid)
+            not {entry.pid, entry.group, entry.sid}.isdisjoint(leaders)
             or needle in read_bytes(f"{PROC}/{entry.pid}/environ").split(b"\0")
         )
     ]
@@ -183,3 +199,21 @@ def _access(pid: int, number: str) -> str:
         if line.startswith(b"flags:"):
             return "w" if int(line.split()[1], 8) & os.O_ACCMODE else "r"
     return "r"
+
+
+def oom_kills() -> int:
+    """Count what the kernel has killed for memory: in this cgroup, else on this machine."""
+    own = read_bytes(f"{PROC}/self/cgroup").decode("utf-8", "replace")
+    folder = next((line[3:] for line in own.splitlines() if line.startswith("0::")), "")
+    events = read_bytes(f"/sys/fs/cgroup{folder}/memory.events")
+    for text in (events, read_bytes(f"{PROC}/vmstat")):
+        for line in text.splitlines():
+            if line.startswith(b"oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def resident_kib() -> int:
+    """Return this process's resident memory: below it no forked child's peak can be seen."""
+    fields = read_bytes(f"{PROC}/self/statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") // 1024 if len(fields) > 1 else 0

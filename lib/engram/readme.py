@@ -10,7 +10,7 @@ from engram.table import duration, printable, short, size
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["command", "render"]
+__all__ = ["cell", "command", "fence", "one_line", "paragraphs", "render", "unpacking"]
 
 INTRODUCTION = {
     "created": "It has not started yet.",
@@ -42,25 +42,27 @@ def _title(record: dict[str, Any]) -> str:
     opening = INTRODUCTION.get(record["state"], record["state"])
     cause = ending.get("cause")
     if not opening.endswith("."):
-        opening += f": {_line(cause)}" if cause else "."
+        opening += f": {one_line(cause)}" if cause else "."
     parts = [
-        f"# {_line(record.get('experiment') or 'run')}",
-        _line(record.get("description") or ""),
+        f"# {one_line(record.get('experiment') or 'run')}",
+        one_line(record.get("description") or ""),
         opening,
     ]
     trace = (ending.get("exception") or {}).get("traceback")
-    return "\n\n".join([part for part in parts if part] + ([_fence(trace)] if trace else []))
+    return "\n\n".join([part for part in parts if part] + ([fence(trace)] if trace else []))
 
 
 def _facts(record: dict[str, Any]) -> str:
     """What, when, where, from which code."""
     times, code = record["times"], record.get("code") or {}
     machine, outputs = record.get("environment") or {}, record.get("outputs") or {}
-    overrides = record.get("overrides") or {}
+    overrides, place = record.get("overrides") or {}, record.get("grid") or {}
     given = [f"--set {text}" for text in overrides.get("parameters") or []]
     given += [f"--config {text}" for text in overrides.get("experiment") or []]
     rows = {
         "run": record["run_id"],
+        "grid": place.get("id"),
+        "point": place.get("point"),
         "state": record["state"],
         "started": times.get("started") or "never",
         "ended": times.get("ended"),
@@ -81,12 +83,12 @@ def _facts(record: dict[str, Any]) -> str:
         "verdict": (record.get("comparison") or {}).get("verdict"),
         "outputs": f"{outputs['files']} files, {size(outputs['size'])}" if outputs else None,
     }
-    cells = [(key, _cell(value)) for key, value in rows.items() if value not in (None, "")]
+    cells = [(key, cell(value)) for key, value in rows.items() if value not in (None, "")]
     inputs = [
-        (f"input {item.get('name')}", _cell(_origin(item))) for item in record.get("inputs") or []
+        (f"input {item.get('name')}", cell(_origin(item))) for item in record.get("inputs") or []
     ]
     return "\n".join(
-        ["| | |", "|---|---|", *(f"| {_cell(key)} | {value} |" for key, value in cells + inputs)]
+        ["| | |", "|---|---|", *(f"| {cell(key)} | {value} |" for key, value in cells + inputs)]
     )
 
 
@@ -107,7 +109,7 @@ def _summary(record: dict[str, Any]) -> str:
     values = record.get("summary") or {}
     if not values:
         return ""
-    lines = [f"| {_cell(key)} | {_cell(short(value))} |" for key, value in values.items()]
+    lines = [f"| {cell(key)} | {cell(short(value))} |" for key, value in values.items()]
     return "\n".join(["## Summary", "", "| | |", "|---|---|", *lines])
 
 
@@ -123,7 +125,7 @@ def _again(record: dict[str, Any]) -> str:
         lines.append(f"{call} --resume {run}   # a new run from the newest checkpoint")
     note = "The path of this folder works in place of the id, also after it was moved or copied."
     where = "In the repository, or anywhere with engram installed:"
-    return _paragraphs("## Again", where, _fence("\n".join(lines)), note)
+    return paragraphs("## Again", where, fence("\n".join(lines)), note)
 
 
 def _source(record: dict[str, Any]) -> str:
@@ -132,13 +134,6 @@ def _source(record: dict[str, Any]) -> str:
     commit = code.get("snapshot_commit")
     if not commit or not code.get("source_sha256"):
         return ""
-    steps = (
-        "git init code\n"
-        "git -C code unpack-objects < provenance/source.pack\n"
-        f"git -C code update-ref --no-deref HEAD {commit}\n"
-        f"echo {commit} > code/.git/shallow\n"
-        "git -C code reset --hard"
-    )
     dirty = (
         "The working tree differed from its commit. This holds what ran; the difference from "
         f"{code.get('commit')} is in provenance/code.patch."
@@ -146,7 +141,18 @@ def _source(record: dict[str, Any]) -> str:
         else ""
     )
     what = "provenance/source.pack holds the commit without its history. With plain git, from here:"
-    return _paragraphs("## The code", what, _fence(steps), dirty)
+    return paragraphs("## The code", what, unpacking(commit, "provenance/source.pack"), dirty)
+
+
+def unpacking(commit: str, pack: str) -> str:
+    """The commands of plain git that lay out a commit from its pack, as a block of code."""
+    return fence(
+        "git init code\n"
+        f"git -C code unpack-objects < {pack}\n"
+        f"git -C code update-ref --no-deref HEAD {commit}\n"
+        f"echo {commit} > code/.git/shallow\n"
+        "git -C code reset --hard"
+    )
 
 
 def _not_pinned(record: dict[str, Any]) -> str:
@@ -166,7 +172,7 @@ def _loose_ends(record: dict[str, Any]) -> Iterable[str]:
     if not hashes.get("lock_file"):
         yield "The packages: no uv.lock; provenance/environment.json lists what was installed."
     links = [
-        _line(item.get("name"))
+        one_line(item.get("name"))
         for item in record.get("inputs") or []
         if item.get("strategy") == "symlink"
     ]
@@ -178,7 +184,7 @@ def _loose_ends(record: dict[str, Any]) -> Iterable[str]:
 
 def _finding(item: dict[str, Any]) -> str:
     """One finding as a list item."""
-    text = _line(item.get("message") or item.get("code"))
+    text = one_line(item.get("message") or item.get("code"))
     return f"{item.get('severity')}: {text} (`{item.get('code')}`)"
 
 
@@ -192,7 +198,7 @@ def _cite(record: dict[str, Any]) -> str:
         f"commit {code.get('commit')}, record sha256 {record.get('record_sha256')}, "
         f"made with engram {version}."
     )
-    return f"## Cite\n\n{_line(text)}"
+    return f"## Cite\n\n{one_line(text)}"
 
 
 def _files(record: dict[str, Any]) -> str:
@@ -216,25 +222,25 @@ def command(record: dict[str, Any]) -> str:
     return "./run" if own else "engram"
 
 
-def _paragraphs(*texts: str) -> str:
+def paragraphs(*texts: str) -> str:
     """Texts with an empty line between them."""
     return "\n\n".join(text for text in texts if text)
 
 
-def _line(value: Any) -> str:  # noqa: ANN401
+def one_line(value: Any) -> str:  # noqa: ANN401
     """A value within one line."""
     return printable(str(value))
 
 
-def _cell(value: Any) -> str:  # noqa: ANN401
+def cell(value: Any) -> str:  # noqa: ANN401
     """A value within a cell of a table."""
-    return _line(value).replace("|", "\\|")
+    return one_line(value).replace("|", "\\|")
 
 
-def _fence(text: str) -> str:
+def fence(text: str) -> str:
     """A block of code, fenced by more backticks than it holds."""
-    fence = "```"
-    while fence in text:
-        fence += "`"
+    mark = "```"
+    while mark in text:
+        mark += "`"
     body = text.rstrip("\n")
-    return f"{fence}\n{body}\n{fence}"
+    return f"{mark}\n{body}\n{mark}"

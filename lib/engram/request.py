@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,6 +58,13 @@ class Devices(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """What the record says about it."""
         return {"visible": self.visible, "labels": list(self.labels), "keys": list(self.keys)}
+
+
+class Pruned(NamedTuple):
+    """A search has no use for the rest of a run."""
+
+    why: str
+    when: float  # time.monotonic()
 
 
 class Request(NamedTuple):
@@ -135,6 +143,7 @@ class Run:
         self.request = request
         self.spawned = spawned
         self.warm = warm
+        self.why_cold: str | None = None  # where the warm interpreter could not be used
         self.supervisor: Supervisor | None = None
         self.began = time.monotonic()
         self.findings: list[Finding] = list(request.notes)
@@ -152,6 +161,7 @@ class Run:
         self.device_lease: DeviceLease | None = None
         self.output_entries: list[Entry] = []
         self.comparison: dict[str, Any] | None = None
+        self.pruned: Pruned | None = None
 
     @property
     def born(self) -> bool:
@@ -162,6 +172,20 @@ class Run:
     def judged(self) -> bool:
         """Whether the script has ended."""
         return hasattr(self, "outcome")
+
+    def prune(self, why: str) -> None:
+        """Have the script end now, the run as completed; from a signal handler, while it runs."""
+        if self.supervisor is not None and self.pruned is None:
+            self.pruned = Pruned(why, time.monotonic())
+            self.supervisor.interrupt(signal.SIGTERM)
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether that ended the script, rather than the script itself just before."""
+        if self.pruned is None or self.outcome.state != "interrupted":
+            return False
+        returned = self.outcome.returned
+        return returned is None or returned > self.pruned.when
 
     @property
     def supervised(self) -> Supervisor:

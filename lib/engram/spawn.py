@@ -16,7 +16,16 @@ from engram.guardian import Ends
 
 START = os.path.dirname(os.path.realpath(__file__)) + "/hook/start.py"  # noqa: PTH120
 
-__all__ = ["Pipes", "Spawned", "close_theirs", "pipes", "spawn"]
+__all__ = [
+    "Pipes",
+    "Spawned",
+    "bare_environ",
+    "claim_standard_descriptors",
+    "close_theirs",
+    "interpreter",
+    "pipes",
+    "spawn",
+]
 
 
 class Spawned(NamedTuple):
@@ -80,8 +89,8 @@ def spawn(
     made = pipes(processes)
     control, status, ranks = made.theirs
     job = guardian.Job(
-        argv=_argv(python),
-        environ=_environ(hash_seed, made.token),
+        argv=interpreter(python),
+        environ=bare_environ(hash_seed, made.token),
         control=control,
         status=status,
         ranks=ranks,
@@ -108,12 +117,13 @@ def claim_standard_descriptors() -> None:
     os.close(descriptor)
 
 
-def _argv(python: str) -> list[str]:
+def interpreter(python: str) -> list[str]:
+    """Return the command of an interpreter that waits for a spec; its descriptor is added to it."""
     options = ["-s"] if sys.flags.no_user_site else []
     return [python, *options, START]
 
 
-def _environ(hash_seed: int | str, token: str) -> dict[str, str]:
+def bare_environ(hash_seed: int | str, token: str) -> dict[str, str]:
     """Return the environment at exec: the shell's, without what would change the interpreter."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     return {**environ, "PYTHONHASHSEED": str(hash_seed), processes.MARK: token}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engram import ranks
 from engram.config import IMPORT_ROOTS
 
 if TYPE_CHECKING:
     from engram.request import Run
 
-__all__ = ["child_spec", "ignored_folders", "import_roots"]
+__all__ = ["child_spec", "common_environ", "ground", "ignored_folders", "import_roots"]
 
 ENGRAM = Path(__file__).resolve().parent
 THREAD_VARIABLES = (
@@ -24,13 +26,8 @@ THREAD_VARIABLES = (
 def child_spec(run: Run) -> dict[str, Any]:
     """Compose the spec that engram.child reads; plain values only."""
     config, paths, request = run.config, run.paths, run.request
-    roots = import_roots(run)
-    own = run.recreated.library if run.recreated else ENGRAM.parent
-    has_engram = any((Path(root) / "engram" / "__init__.py").exists() for root in roots)
     return {
-        "script": str(run.code_folder / config.script),
-        "roots": roots,
-        "fallback": [] if has_engram else [str(own)],
+        **ground(run),
         "output_dir": str(paths.outputs),
         "input_dir": str(paths.inputs) if config.inputs else None,
         "params_file": str(paths.parameters),
@@ -39,11 +36,23 @@ def child_spec(run: Run) -> dict[str, Any]:
         "seed": config.seed,
         "environ": child_environ(run),
         "audit": str(paths.audit),
-        "snapshot": str(run.code_folder),
-        "bytecode": str(run.cache.bytecode) if run.snapshot else None,
         "ignored": ignored_folders(run),
         "pdb": request.pdb,
         "live": request.live,
+    }
+
+
+def ground(run: Run) -> dict[str, Any]:
+    """The part of the spec that all runs of one script at one commit have in common."""
+    roots = import_roots(run)
+    own = run.recreated.library if run.recreated else ENGRAM.parent
+    has_engram = any((Path(root) / "engram" / "__init__.py").exists() for root in roots)
+    return {
+        "script": str(run.code_folder / run.config.script),
+        "roots": roots,
+        "fallback": [] if has_engram else [str(own)],
+        "snapshot": str(run.code_folder),
+        "bytecode": str(run.cache.bytecode) if run.snapshot else None,
     }
 
 
@@ -56,15 +65,24 @@ def import_roots(run: Run) -> list[str]:
 
 def child_environ(run: Run) -> dict[str, str | None]:
     """The variables the child gets on top of the shell's: threads, caches, its own TMPDIR."""
+    return {
+        **common_environ(run),
+        "TMPDIR": str(run.tmp),
+        "ENGRAM_RUN": run.paths.run_id,
+        **(run.request.devices.environ if run.request.devices else {}),
+    }
+
+
+def common_environ(run: Run) -> dict[str, str | None]:
+    """Those of them that libraries may read while they are imported, the same for every run."""
     threads = str(run.config.environment.threads)
     scratch = run.cache.scratch(scratch_name(run))
     return {
+        **ranks.inherited(os.environ),
         **dict.fromkeys(THREAD_VARIABLES, threads),
-        "TMPDIR": str(run.tmp),
         "MPLCONFIGDIR": str(run.cache.matplotlib),
         "NUMBA_CACHE_DIR": str(scratch / "numba"),
         "TORCH_EXTENSIONS_DIR": str(scratch / "torch_extensions"),
-        "ENGRAM_RUN": run.paths.run_id,
     }
 
 

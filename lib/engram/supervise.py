@@ -1,4 +1,4 @@
-"""The runner's side of the child: start it early, feed it, stream its logs, end it, judge it."""
+"""The runner's side of a run's processes: start, feed, end and judge them, stream their logs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import marshal
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from engram import guardian, processes
 from engram.outcome import Outcome
+from engram.paths import of_rank
 from engram.spawn import Spawned, spawn
 from engram.streams import Stream
 from engram.watch import Watch
@@ -24,7 +25,7 @@ __all__ = ["Outcome", "Supervisor"]
 
 
 class Supervisor:
-    """One child process and the guardian above it."""
+    """The child processes of a run, one a rank, and the guardian above them."""
 
     def __init__(self, spawned: Spawned) -> None:
         """Take over what `spawn` started."""
@@ -33,7 +34,8 @@ class Supervisor:
         self._foreground = spawned.foreground
         self._control = spawned.control
         self._status: int | None = spawned.status
-        self._spec, self._out, self._err = spawned.ranks[0]
+        self._ranks = spawned.ranks
+        self._unfed = [ends.spec for ends in spawned.ranks]
         self._buffer = bytearray()
         self._facts: dict[str, Any] = {}
         self._wake, self._wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -42,14 +44,21 @@ class Supervisor:
 
     @classmethod
     def start(
-        cls, *, hash_seed: int | str = 0, python: str = sys.executable, foreground: bool = False
+        cls,
+        *,
+        hash_seed: int | str = 0,
+        python: str = sys.executable,
+        foreground: bool = False,
+        processes: int = 1,
     ) -> Supervisor:
-        """Start guardian and child now, see `engram.spawn.spawn`.
+        """Start guardian and children now, see `engram.spawn.spawn`.
 
         Raises:
             OSError: no more processes or descriptors.
         """
-        return cls(spawn(hash_seed=hash_seed, python=python, foreground=foreground))
+        return cls(
+            spawn(hash_seed=hash_seed, python=python, foreground=foreground, processes=processes)
+        )
 
     def run(
         self,
@@ -58,6 +67,7 @@ class Supervisor:
         log_out: Path,
         log_err: Path,
         audit: Path,
+        environs: Sequence[Mapping[str, str | None]] = ({},),
         show: bool = True,
         timeout_s: float | None = None,
         grace_s: float = 10.0,
@@ -67,26 +77,30 @@ class Supervisor:
 
         Args:
             spec: what child.py reads; paths may be Path.
-            log_out: gets the raw bytes of standard output.
-            log_err: gets the raw bytes of standard error.
+            log_out: gets the raw bytes of rank 0's standard output; see `paths.of_rank` for others.
+            log_err: gets the raw bytes of its standard error.
             audit: gets the audit lines.
-            show: whether to copy both streams to the runner's own.
+            environs: what each rank's environment holds beyond the spec's.
+            show: whether to copy both streams of rank 0 to the runner's own.
             timeout_s: seconds until the run is ended, None for never.
-            grace_s: seconds between asking the child to end and killing it.
-            meanwhile: called while the child runs, until it returns True; it must be quick.
+            grace_s: seconds between asking the children to end and killing them.
+            meanwhile: called while they run, until it returns True; it must be quick.
 
         Raises:
             OSError: a log cannot be made.
         """
         with contextlib.suppress(AttributeError, OSError, ValueError):  # a terminal that is gone
             sys.stdout.flush()
-        streams = [Stream(self._out, log_out, 1 if show else None)]
-        streams.append(Stream(self._err, log_err, 2 if show else None))
+        streams = []
+        for rank, ends in enumerate(self._ranks):
+            shown = show and rank == 0
+            streams.append(Stream(ends.out, of_rank(log_out, rank), 1 if shown else None))
+            streams.append(Stream(ends.err, of_rank(log_err, rank), 2 if shown else None))
         watch = Watch(self, streams, Path(audit), timeout_s=timeout_s, grace_s=grace_s)
         watch.meanwhile = meanwhile
         try:
             with self._signals_caught():
-                self._feed({**spec, "audit": str(audit)})
+                self._feed(with_terminal({**spec, "audit": str(audit)}), environs)
                 # Should the guardian be killed, its orphans come to us instead of to init.
                 guardian.prctl(guardian.PR_SET_CHILD_SUBREAPER, 1)
                 watch.follow()
@@ -95,41 +109,48 @@ class Supervisor:
             self._end(streams)
 
     def interrupt(self, signum: int) -> None:
-        """Act as if the runner had received a signal; for calls from another thread."""
-        self._signals.append(signum)
-        os.write(self._wake_end, b"\0")
+        """Act as if the runner had received a signal; for other threads, and signal handlers."""
+        if not self._over:
+            self._signals.append(signum)
+            os.write(self._wake_end, b"\0")
 
     def abandon(self) -> None:
-        """End guardian and child without having run anything; silent, and harmless after `run`."""
+        """End guardian and children without having run anything; silent, harmless after `run`."""
         if not self._over:
             self._end([])
-            os.close(self._out)
-            os.close(self._err)
+            for ends in self._ranks:
+                os.close(ends.out)
+                os.close(ends.err)
 
     def command(self, byte: int) -> None:
         """Tell the guardian to send a signal, or KILL_ALL; a dead guardian is noticed elsewhere."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self._control, bytes([byte]))
 
-    def _feed(self, spec: dict[str, Any]) -> None:
-        """Send the spec; a child that is already dead is noticed elsewhere."""
-        data = memoryview(marshal.dumps(_plain(with_terminal(spec)), 2))
-        with contextlib.suppress(BrokenPipeError):
-            while data:
-                data = data[os.write(self._spec, data) :]
-        os.close(self._spec)
-        self._spec = -1
+    def _feed(self, spec: dict[str, Any], environs: Sequence[Mapping[str, str | None]]) -> None:
+        """Send each rank its spec; a child that is already dead is noticed elsewhere."""
+        for ends, environ in zip(self._ranks, environs, strict=True):
+            told = {**spec, "environ": {**spec.get("environ", {}), **environ}}
+            data = memoryview(marshal.dumps(_plain(told), 2))
+            with contextlib.suppress(BrokenPipeError):
+                while data:
+                    data = data[os.write(ends.spec, data) :]
+            self._unfed.remove(ends.spec)
+            os.close(ends.spec)
 
     def _end(self, streams: list[Stream]) -> None:
         """Close everything; the guardian kills what is left when the control pipe closes."""
         self._over = True
-        for fd in (self._control, self._spec, self._status):
-            if fd is not None and fd >= 0:
-                os.close(fd)
+        for fd in (self._control, *self._unfed):
+            os.close(fd)
         for stream in streams:
             stream.close()
         if self._guardian is not None:
             os.waitpid(self._guardian, 0)
+        if self._status is not None:
+            while self._guardian is None and os.read(self._status, 1 << 16):
+                pass  # no child of ours: its end of the pipe ends with it
+            os.close(self._status)
         os.close(self._wake)
         os.close(self._wake_end)
 
@@ -175,15 +196,15 @@ class Supervisor:
             if not data:
                 os.close(self._status)
                 self._status = None
-                if "status" not in self._facts:
+                if "strays" not in self._facts:
                     self._facts["lost"] = True
         return self._facts
 
     def rescue(self) -> None:
         """Kill the run from here: the guardian was killed, so its tree is lost."""
-        child = int(self._facts.get("child", 0)) or -1
+        children = self._facts.get("children", [])
         processes.end_all(
-            lambda: processes.marked(self._token, child) + processes.descendants(os.getpid())
+            lambda: processes.marked(self._token, *children) + processes.descendants(os.getpid())
         )
 
     @property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from engram import errors, manifest
 from engram import record as records
 from engram.files import read_json
+from engram.paths import GridPaths
 from engram.table import printable
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from engram.manifest import Entry, Found
     from engram.paths import RunPaths
 
-__all__ = ["Difference", "verify", "verify_command"]
+__all__ = ["Difference", "compare_file", "verify", "verify_command"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _record(paths: RunPaths, record: dict[str, Any]) -> Iterator[Difference]:
 def _files(paths: RunPaths, record: dict[str, Any]) -> Iterator[Difference]:
     """The files whose hashes stand in the record one by one."""
     hashes, code = record.get("hashes") or {}, record.get("code") or {}
-    logs, extra = record.get("logs") or {}, []
+    extra = []
     recorded: list[tuple[Path, str | None]] = [
         (paths.parameters, hashes.get("parameters")),
         (paths.experiment, hashes.get("experiment")),
@@ -92,8 +93,7 @@ def _files(paths: RunPaths, record: dict[str, Any]) -> Iterator[Difference]:
         (paths.lock_file, hashes.get("lock_file")),
         (paths.patch, code.get("patch_sha256")),
         (paths.source, code.get("source_sha256")),
-        (paths.log_out, logs.get("out_sha256")),
-        (paths.log_err, logs.get("err_sha256")),
+        *_logs(paths, record.get("logs") or {}),
     ]
     # What the record says did not exist must not have appeared since.
     if "lock_file" in hashes and not hashes["lock_file"]:
@@ -102,11 +102,18 @@ def _files(paths: RunPaths, record: dict[str, Any]) -> Iterator[Difference]:
         extra.append(paths.patch)
     for path, sha256 in recorded:
         if sha256:
-            yield from _compare(_name(paths, path), sha256, path)
+            yield from compare_file(_name(paths, path), sha256, path)
     yield from (Difference(_name(paths, path), "extra") for path in extra if os.path.lexists(path))
 
 
-def _compare(name: str, recorded: str, path: Path) -> Iterator[Difference]:
+def _logs(paths: RunPaths, logs: dict[str, Any]) -> Iterator[tuple[Path, str | None]]:
+    """The logs of every rank and their hashes."""
+    each = [logs, *(logs.get("ranks") or ())]
+    recorded = [rank.get(key) for rank in each for key in ("out_sha256", "err_sha256")]
+    yield from zip(paths.logs(len(each)), recorded, strict=True)
+
+
+def compare_file(name: str, recorded: str, path: Path) -> Iterator[Difference]:
     """One file against its hash."""
     try:
         found = manifest.hash_file(path)
@@ -130,7 +137,7 @@ def _inputs(paths: RunPaths, record: dict[str, Any]) -> Iterator[Difference]:
         elif place.is_dir():
             yield from _input_folder(name, place, item, details.get(item["name"]))
         elif item.get("sha256"):
-            yield from _compare(name, item["sha256"], place)
+            yield from compare_file(name, item["sha256"], place)
 
 
 def _input_folder(
@@ -222,22 +229,26 @@ def _name(paths: RunPaths, path: Path) -> str:
 
 
 def verify_command(start: Path, reference: str) -> int:
-    """Verify one run and say what came out.
+    """Verify one run, or one grid with all its runs, and say what came out.
 
     Args:
         start: where the person stands.
-        reference: of a run, see Store.find.
+        reference: see engram.grid.find.find_either.
 
     Returns:
         COMPLETED, or DIFFERENT when anything is not as recorded.
 
     Raises:
-        RunNotFoundError: no run answers, several do, or it has no record.
+        RunNotFoundError: nothing answers, several do, or it has no record.
         StoreError: the record cannot be read.
     """
-    from engram.store import Store
+    from engram.grid.find import find_either
 
-    paths = Store.for_root(start).find(reference)
+    paths = find_either(start, reference)
+    if isinstance(paths, GridPaths):
+        from engram.grid.verify import verify_command
+
+        return verify_command(paths)
     differences = verify(paths)
     state = records.load(paths)["state"]
     for difference in differences:

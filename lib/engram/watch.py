@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from engram import guardian
 from engram.findings import Finding
-from engram.outcome import Facts, Outcome, judge, last_words
+from engram.outcome import Outcome, RankEnd, judge_ranks, last_words
 from engram.streams import Stream
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ DRAIN_S = 2.0
 """How long output is awaited once every process of the run is gone."""
 DOUBLE_PRESS_S = 0.25
 """Two SIGINT closer than this are one Ctrl-C that arrived by two ways."""
+GROUP_PATIENCE_S = 0.5
+"""How long the other ranks have to notice themselves, and to say so, that one has failed."""
+GROUP_GRACE_S = 5.0
 
 
 class Line(Protocol):
@@ -77,6 +80,7 @@ class Watch:
         self.received: int | None = None
         self.last_press = 0.0
         self.timed_out = False
+        self.group_asked: float | None = None  # when ranks were asked to end since one failed
         self.facts: dict[str, Any] = {}
         self.sampler: Sampler | None = None
         self.next_sample = self.began + FIRST_SAMPLE_S
@@ -86,8 +90,8 @@ class Watch:
 
     @property
     def over(self) -> bool:
-        """Whether the child is gone, or the guardian that could have told."""
-        return "status" in self.facts or "lost" in self.facts
+        """Whether all ranks are gone, or the guardian that could have told."""
+        return "strays" in self.facts or "lost" in self.facts
 
     def follow(self) -> None:
         """Serve streams, signals and clocks until the run is over and its output is saved."""
@@ -104,7 +108,7 @@ class Watch:
             stream.hang_up()
         while any(stream.busy for stream in self.streams):
             self._turn(1.0)
-            if self.last_press > self.facts.get("ended", self.began):
+            if self.last_press > self._ended():
                 break  # Ctrl-C while a slow terminal still shows what is already in the log
 
     def _turn(self, timeout_s: float | None, *, urgent: bool = False) -> None:
@@ -118,6 +122,7 @@ class Watch:
             stream.advance(ready)
         if any(fd in ready for fd in self.supervisor.watched[1:]):
             self.facts = self.supervisor.take_status()
+            self._end_group()
         for signum in self.supervisor.take_signals():
             self._signal(signum)
 
@@ -130,7 +135,8 @@ class Watch:
         now = time.monotonic()
         if self.deadline is not None and now >= self.deadline:
             self.deadline = None
-            self.timed_out = self.timed_out or self.received is None
+            first = self.received is None and self.group_asked is None
+            self.timed_out = self.timed_out or first
             self._ask(signal.SIGTERM)
         while self.escalation and now >= self.escalation[0][0]:
             self.supervisor.command(self.escalation.pop(0)[1])
@@ -145,14 +151,15 @@ class Watch:
         self._use_time()
         from engram import sampling  # a short run needs none of what this imports
 
-        child = self.facts.get("child")
-        if child is not None:
+        known = "children" in self.facts
+        if known:
             self.sampler = self.sampler or sampling.Sampler(self.supervisor.guardian, self.audit)
             self.sampler.sample()
         self.next_sample = now + (self.sampler.interval_s if self.sampler else FIRST_SAMPLE_S)
-        if child is not None and self.next_gpu is not None and now >= self.next_gpu:
+        if known and self.next_gpu is not None and now >= self.next_gpu:
             self.next_gpu = None
-            self.gpu = sampling.GpuSampler(child) if sampling.has_gpu() else None
+            root = self.supervisor.guardian
+            self.gpu = sampling.GpuSampler(root) if sampling.has_gpu() else None
 
     def _signal(self, signum: int) -> None:
         """Ask the child to end; a second Ctrl-C ends everything at once."""
@@ -178,13 +185,39 @@ class Watch:
             last += min(self.grace_s, 3.0)
         self.escalation = [*steps, (last, guardian.KILL_ALL)]
 
+    def _end_group(self) -> None:
+        """When a rank has failed, have the others end too: they might wait for it forever."""
+        if self.over or self.escalation or self.group_asked is not None:
+            return
+        if not any(end.failed for end in self._ends()):
+            return
+        self.group_asked = time.monotonic() + GROUP_PATIENCE_S
+        last = self.group_asked + min(self.grace_s, GROUP_GRACE_S)
+        self.escalation = [
+            (self.group_asked, int(signal.SIGTERM)),
+            (last, guardian.KILL_ALL),
+        ]
+
+    def _ends(self) -> list[RankEnd]:
+        """The ranks that have ended, and how; all of them when the run is over."""
+        ends, found = self.facts.get("ends", {}), []
+        for rank, pid in enumerate(self.facts.get("children", [0])):
+            if rank in ends or self.over:
+                status, when, oom = ends.get(rank, (None, time.monotonic(), False))
+                found.append(RankEnd(rank, status, when, last_words(self.audit, pid), oom))
+        return found
+
+    def _ended(self) -> float:
+        """When the last rank ended; the run's beginning while none has."""
+        return max((when for _, when, _ in self.facts.get("ends", {}).values()), default=self.began)
+
     def outcome(self) -> Outcome:
         """Put together what is known."""
-        facts = self.facts
-        ending = last_words(self.audit, int(facts.get("child", 0)))
-        received = self.received
-        known = Facts(facts.get("status"), ending, received, self.timed_out, bool(facts.get("oom")))
-        state, ended = judge(known)
+        ends, received = self._ends(), self.received
+        state, ended = judge_ranks(
+            ends, received=received, timed_out=self.timed_out, asked=self.group_asked
+        )
+        said = ends[0].ending or {}
         problems = [stream.problem for stream in self.streams if stream.problem]
         problems += [
             f"{stream.path.name} was changed by the script"
@@ -195,20 +228,24 @@ class Watch:
             state=state,
             exit=ended,
             signal_received=received,
-            summary=ending.get("summary") if ending else None,
-            usage=self._usage(ending or {}),
-            strays=list(facts.get("strays", [])),
+            summary=said.get("summary"),
+            usage=self._usage([end.ending or {} for end in ends]),
+            strays=list(self.facts.get("strays", [])),
             findings=[Finding("log_incomplete", problem) for problem in problems],
+            returned=said["at"] if said.get("how") == "returned" else None,
         )
 
-    def _usage(self, ending: dict[str, Any]) -> dict[str, Any]:
+    def _usage(self, endings: list[dict[str, Any]]) -> dict[str, Any]:
+        """What the run took: the times of all processes together, the memory of the largest."""
         facts = self.facts
         peak_kib = facts.get("max_rss_kib")
         if peak_kib is not None and peak_kib <= facts.get("floor_kib", 0) * 1.1:
-            peak_kib = ending.get("peak_rss_kib") or peak_kib  # the fork of the runner hides it
-        gpu = [self.gpu.stop() if self.gpu else None, ending.get("gpu_memory_bytes")]
+            said = [kib for ending in endings if (kib := ending.get("peak_rss_kib"))]
+            peak_kib = max(said, default=peak_kib)  # the fork of the runner hides it
+        told = [n for ending in endings if (n := ending.get("gpu_memory_bytes")) is not None]
+        gpu = [self.gpu.stop() if self.gpu else None, sum(told) if told else None]
         return {
-            "wall_s": facts.get("ended", time.monotonic()) - self.began,
+            "wall_s": (self._ended() if self.facts.get("ends") else time.monotonic()) - self.began,
             "cpu_user_s": facts.get("cpu_user_s"),
             "cpu_system_s": facts.get("cpu_system_s"),
             "max_rss_bytes": None if peak_kib is None else peak_kib * 1024,

@@ -1,7 +1,7 @@
 """The whole life of a run, as a tuple of named steps: the first file to read.
 
 A run is one `Run` value that each step of STEPS takes further; resume and rerun make another
-`Request` and walk the same steps. Up to and including `take_environment` nothing is created that a
+`Request` and walk the same steps. Up to and including `take_devices` nothing is created that a
 refusal would leave behind; `make_folder` is where a run begins to exist.
 """
 
@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram import environment, errors, facts, files, folder, inputs, open_runs, record, script
+from engram import environment, errors, facts, files, folder, inputs, open_runs, ranks, record
+from engram import script as scripts
 from engram.config import MAX_SEED, load, load_parameters, resolved
 from engram.findings import Finding
 from engram.index import Index
@@ -44,6 +45,7 @@ __all__ = [
     "plan",
     "publish",
     "read_request",
+    "start_child",
     "take_code",
 ]
 
@@ -62,8 +64,11 @@ def read_request(run: Run) -> None:
         run.config.parameters_file, request.set_parameters, seed=request.seed
     )
     check_log_file(run.config.log_file)
+    if request.pdb and run.config.engine.processes > 1:
+        msg = "--pdb has one terminal for one process: add --config engine.processes=1"
+        raise errors.ConfigError(msg)
     if request.recorded_code is None:
-        script.check_script(run.config.root / run.config.script)
+        scripts.check_script(run.config.root / run.config.script)
 
 
 def check_log_file(path: Path | None) -> None:
@@ -84,12 +89,25 @@ def check_log_file(path: Path | None) -> None:
 
 
 def start_child(run: Run) -> None:
-    """Have an interpreter come up while the code is looked at: one started ahead, if it fits."""
-    hash_seed, ahead = run.config.environment.hash_seed, run.spawned
-    if ahead is not None and (ahead.hash_seed, ahead.foreground) != (hash_seed, run.request.pdb):
+    """Have an interpreter come up while the code is looked at: a warm one, or one started ahead."""
+    hash_seed, foreground = run.config.environment.hash_seed, run.request.pdb
+    count, ahead = run.config.engine.processes, run.spawned
+    if run.warm is not None:
+        from engram.warm import WarmEndedError
+
+        try:
+            run.supervisor = Supervisor(run.warm.spawn(count))
+        except WarmEndedError as error:
+            run.why_cold = str(error)
+        else:
+            return
+    wanted = (hash_seed, foreground, count)
+    if ahead is not None and (ahead.hash_seed, ahead.foreground, len(ahead.ranks)) != wanted:
         Supervisor(ahead).abandon()
         ahead = None
-    run.supervisor = Supervisor(ahead or spawn(hash_seed=hash_seed, foreground=run.request.pdb))
+    run.supervisor = Supervisor(
+        ahead or spawn(hash_seed=hash_seed, foreground=foreground, processes=count)
+    )
 
 
 def look_at_code(run: Run) -> None:
@@ -158,7 +176,7 @@ def take_code(run: Run) -> None:
     recorded, state = run.request.recorded_code, run.git_state
     if recorded is not None:
         run.snapshot = recorded_snapshot(run, recorded)
-        script.check_script(run.snapshot.path / run.config.script)
+        scripts.check_script(run.snapshot.path / run.config.script)
     elif state is not None and run.repository is not None and not run.request.live:
         if state.dirty:
             commit, run.patch = run.repository.capture(state)
@@ -193,8 +211,37 @@ def take_environment(run: Run) -> None:
         root=run.config.root,
         variables=run.config.environment.record,
     )
-    hash_seed = run.config.environment.hash_seed
-    run.supervisor = Supervisor(spawn(hash_seed=hash_seed, python=str(run.recreated.python)))
+    run.supervisor = Supervisor.start(
+        hash_seed=run.config.environment.hash_seed,
+        python=str(run.recreated.python),
+        processes=run.config.engine.processes,
+    )
+
+
+def take_devices(run: Run) -> None:
+    """Take the devices that [engine] asks for; a run that asks for none sees what the shell shows.
+
+    The points of a grid have theirs from their slot.
+    """
+    engine = run.config.engine
+    if run.request.place is not None or (engine.devices, engine.devices_per_run) == (None, None):
+        return
+    from engram.grid import device_lease, device_slots
+    from engram.grid.devices import choose
+
+    choice = choose(engine.devices, os.environ, where="[engine] devices")
+    slots = device_slots.slots(
+        choice,
+        slots_per_device=engine.slots_per_device,
+        devices_per_run=engine.devices_per_run,
+        cpus=1,
+    )
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    slot, run.device_lease = device_lease.take_first(slots, say=say)
+    run.request = run.request._replace(devices=slot.to_record())
 
 
 def describe_environment(run: Run) -> None:
@@ -234,14 +281,17 @@ def run_script(run: Run) -> None:
     """Let the child go, pass on its logs and signals, and wait until nothing of it is left."""
     run.record = record.change(run.paths, state="running")
     gc.enable()
-    run.outcome = run.supervised.run(
-        child_spec(run),
-        log_out=run.paths.log_out,
-        log_err=run.paths.log_err,
-        audit=run.paths.audit,
-        timeout_s=run.config.timeout_s,
-        meanwhile=lambda: use_waiting_time(run),
-    )
+    with ranks.environs(run.config.engine.processes, run.paths.run_id) as environs:
+        run.outcome = run.supervised.run(
+            child_spec(run),
+            log_out=run.paths.log_out,
+            log_err=run.paths.log_err,
+            audit=run.paths.audit,
+            environs=environs,
+            show=run.request.place is None,
+            timeout_s=run.config.timeout_s,
+            meanwhile=lambda: use_waiting_time(run),
+        )
     run.findings.extend(run.outcome.findings)
 
 
@@ -253,7 +303,8 @@ def use_waiting_time(run: Run) -> bool:
     """
     from engram import audit_digest, readme  # noqa: F401
 
-    open_runs.reconcile_others(run.root, run.paths)
+    if run.request.place is None:  # a grid's dispatcher knows what became of its points
+        open_runs.reconcile_others(run.root, run.paths)
     return folder.keep_source(run, wait=False)
 
 
@@ -317,10 +368,20 @@ def finish(run: Run) -> None:
 def judge(run: Run) -> tuple[str, dict[str, Any]]:
     """The final state: as the child ended, unless [audit] on_finding = "fail" says otherwise."""
     outcome = run.outcome
+    if run.pruned is not None and outcome.state == "interrupted":
+        cause = run.pruned.why if run.ended_early else "main returned"
+        outcome = outcome._replace(state="completed", exit={**outcome.exit, "cause": cause})
     bad = [item.code for item in run.findings if item.severity == "error"]
     if outcome.state == "completed" and bad and run.config.audit.on_finding == "fail":
         cause = f"[audit] on_finding = 'fail', and there are errors: {', '.join(bad)}"
         return "failed", {**outcome.exit, "cause": cause}
+    ended_from_outside = outcome.state == "interrupted" or outcome.exit["signal"] == "SIGTERM"
+    if ended_from_outside and "SLURM_JOB_ID" in os.environ:
+        from engram import slurm_jobs
+
+        verdict = slurm_jobs.why(slurm_jobs.own())
+        if verdict is not None:
+            return verdict.state, {**outcome.exit, "cause": verdict.cause}
     return outcome.state, outcome.exit
 
 
@@ -356,6 +417,7 @@ STEPS: tuple[Step, ...] = (
     check_inputs,
     take_code,
     take_environment,
+    take_devices,
     *LIFE,
 )
 
