@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from engram import errors
-from engram.options import grid_parser, parser, run_parser
+from engram.options import grid_parser, parser, point_parser, run_parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +19,7 @@ __all__ = ["leave", "main"]
 WITHOUT_A_STORE = ("test", "completion", "__complete", "fetch")
 
 RUN_HELP = "id, unique prefix, folder, latest or latest:NAME"
+GRID_HELP = "of a grid: " + RUN_HELP
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -130,6 +131,13 @@ def grid_verb(arguments: list[str]) -> int:
     return launch.launch(options, arguments)
 
 
+def point_verb(arguments: list[str]) -> int:
+    """Run one attempt at one point of a grid; called where an engine on another machine runs it."""
+    from engram.grid import point
+
+    return point.run_point(point_parser().parse_args(arguments), ["__point", *arguments])
+
+
 def list_verb(arguments: list[str]) -> int:
     """Print a table of runs."""
     from engram import store
@@ -183,6 +191,18 @@ def show_verb(arguments: list[str]) -> int:
         Path.cwd(), options.run, lineage=options.lineage, as_json=options.json
     )
     return emit([text])
+
+
+def report_verb(arguments: list[str]) -> int:
+    """Write the page of a grid."""
+    from engram.grid import report
+
+    top = parser("report", "Write a grid as one HTML page: table, effects, curves, failures.")
+    top.add_argument("grid", metavar="GRID", help=GRID_HELP)
+    top.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in GRID")
+    top.add_argument("--metric", metavar="KEY", help="of the summary: what to show first")
+    options = top.parse_args(arguments)
+    return emit([report.report_command(Path.cwd(), options.grid, options.output, options.metric)])
 
 
 def verify_verb(arguments: list[str]) -> int:
@@ -330,6 +350,7 @@ def test_verb(arguments: list[str]) -> int:
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "list": list_verb,
     "show": show_verb,
+    "report": report_verb,
     "verify": verify_verb,
     "diff": diff_verb,
     "explain": diff_verb,
@@ -341,6 +362,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "doctor": doctor_verb,
     "completion": completion_verb,
     "__complete": complete_verb,
+    "__point": point_verb,
     "fetch": fetch_verb,
     "test": test_verb,
 }

@@ -10,7 +10,7 @@ from engram.program import program
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["grid_parser", "parser", "run_parser"]
+__all__ = ["grid_parser", "parser", "point_parser", "run_parser"]
 
 EPILOG = """\
 many runs: {program} --grid [GRID.py] [EXPERIMENT.toml]; `{program} --grid --help` tells more.
@@ -18,6 +18,7 @@ many runs: {program} --grid [GRID.py] [EXPERIMENT.toml]; `{program} --grid --hel
 verbs:
   list      a table of runs: filter on state, experiment, parameters, summary; sort; --json
   show      one run on one screen; --lineage shows where it came from and what came of it
+  report    a grid as one HTML page: table, main effects, learning curves, failures
   verify    check every recorded hash of a run against its folder
   diff, explain   why two runs differ: code, parameters, inputs, environment; their results
   tag, note, pin   add words to a run; keep it from rm and gc
@@ -96,6 +97,21 @@ def grid_parser() -> argparse.ArgumentParser:
     add("--retries", type=count, metavar="N", help="more attempts at a point that crashes")
     add("--fail-fast", action="store_true", help="start nothing more after a failure")
     top.set_defaults(live=False, pdb=False, recreate_environment=False)
+    return top
+
+
+def point_parser() -> argparse.ArgumentParser:
+    """The parser of one attempt at a point, which only engines write."""
+    top = parser("__point", "Run one attempt at one point of a recorded grid.")
+    add = top.add_argument
+    add("folder", help="of the grid")
+    add("number", type=count, help="of the point")
+    add("attempt", type=count)
+    add("--earlier", metavar="RUN", help="go on from the newest checkpoint of this run")
+    add("--original", metavar="RUN", help="repeat this run")
+    add("--alone", action="store_true", help="it ran out of device memory beside others")
+    add_common(top)
+    top.set_defaults(live=False, pdb=False, recreate_environment=False, files=[])
     return top
 
 
