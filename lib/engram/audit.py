@@ -3,6 +3,7 @@
 Loaded by path, into the experiment's own process and into its Python children, so it imports
 nothing but what every interpreter has loaded, and nothing of engram. A line is one write to a file
 opened for appending: lines of several processes never mix, and what was written survives a crash.
+A warm interpreter has no run yet: its events are held back, and noted in every child of it.
 """
 
 # Pathlib is not loaded in every Python child, and an event may not cost much.
@@ -28,6 +29,8 @@ VARIABLE = "ENGRAM_AUDIT"
 FIELD, ITEM = "\x1f", "\x1e"
 MOST_PATHS = 20_000
 """Distinct paths noted per process; a script that reads millions of files must not grow by them."""
+NOWHERE = -1
+"""The descriptor of an auditor that has no file yet."""
 HIGH_FD = 700
 """Away from the low numbers, where scripts that close and reopen descriptors would hit it."""
 
@@ -80,19 +83,44 @@ class Auditor:
     """Collects the events of one process."""
 
     def __init__(self, config: Config, environment: tuple[str, ...]) -> None:
-        """Open the audit file."""
-        self.config = config
+        """Open the audit file; where the configuration names none, events are held back."""
         self.environment = environment
+        self.pending: list[str] = []
+        self.popen = ""
+        self.lost = 0
+        self.listening = True
+        self.held: list[tuple[str, str, str]] = []
+        self._aim(config)
+
+    def _aim(self, config: Config) -> None:
+        self.config = config
         ignored = tuple(p.rstrip("/") + "/" for p in config.ignored if p)
         snapshot = config.snapshot.rstrip("/") + "/"
         self.quiet = (*NEVER, *SYSTEM, *self.environment, snapshot, *ignored)
         self.unwatched = (*NEVER, *ignored[:1])  # the first is outputs/
         self.seen: set[tuple[str, str]] = set()
         self.imported: set[str] = set()
-        self.pending: list[str] = []
-        self.popen = ""
-        self.lost = 0
-        self.fd = self._open()
+        self.fd = self._open() if config.path else NOWHERE
+
+    def begin(self, config: Config) -> None:
+        """Audit a run from here on; what was held back happened in it too."""
+        held, self.held = self.held, []
+        self._aim(config)
+        self.started("main")
+        for kind, text, more in held:
+            if kind == "open":
+                self.note(text, more)
+            elif kind == "import":
+                self.module(text, more)
+            else:
+                self._spawn(text)
+        self.listening = True
+
+    def _hold(self, kind: str, text: str, more: str = "") -> bool:
+        """Keep an event while there is no file; say whether it was kept."""
+        if self.fd == NOWHERE:
+            self.held.append((kind, text, more))
+        return self.fd == NOWHERE
 
     def _open(self) -> int:
         fd = os.open(self.config.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
@@ -119,6 +147,8 @@ class Auditor:
 
     def started(self, how: str) -> None:
         """Note that this process is audited from here on."""
+        if self.fd == NOWHERE:
+            return
         name = quoted((getattr(sys, "orig_argv", None) or [sys.executable])[0])
         pids = f'"pid":{os.getpid()},"ppid":{os.getppid()}'
         self.write(f'{{"e":"python",{pids},"how":"{how}","argv0":{name}}}')
@@ -144,7 +174,7 @@ class Auditor:
 
         def audit(event: str, args: tuple[Any, ...]) -> None:
             handler = find(event)
-            if handler is not None:
+            if handler is not None and self.listening:
                 try:
                     handler(args)
                 except Exception:  # noqa: BLE001 - the audit must never change what the script does
@@ -180,7 +210,8 @@ class Auditor:
             self.lost += 1
             return
         self.seen.add((path, mode))
-        self.write(f'{{"e":"open","path":{quoted(path)},"mode":"{mode}","pid":{os.getpid()}}}')
+        if not self._hold("open", path, mode):
+            self.write(f'{{"e":"open","path":{quoted(path)},"mode":"{mode}","pid":{os.getpid()}}}')
 
     def _renamed(self, args: tuple[Any, ...]) -> None:
         self._unless_relative_to_fd(args[0], "d", args[2])
@@ -227,7 +258,8 @@ class Auditor:
         self._spawn("sh")
 
     def _spawn(self, name: str) -> None:
-        self.write(f'{{"e":"spawn","argv0":{quoted(name)},"pid":{os.getpid()}}}')
+        if not self._hold("spawn", name):
+            self.write(f'{{"e":"spawn","argv0":{quoted(name)},"pid":{os.getpid()}}}')
 
     def _importing(self, args: tuple[Any, ...]) -> None:
         """Remember the name: where it lies is known once the module exists."""
@@ -259,7 +291,8 @@ class Auditor:
         self.imported.add(path)
         full = os.path.normpath(path if path[:1] == "/" else f"{os.getcwd()}/{path}")
         place = f'"name":{quoted(name)},"path":{quoted(full)}'
-        self.write(f'{{"e":"import",{place},"pid":{os.getpid()}}}')
+        if not self._hold("import", name, full):
+            self.write(f'{{"e":"import",{place},"pid":{os.getpid()}}}')
 
     def finish(self) -> None:
         """Look over all modules once, name the packages of the environment, say what was lost."""

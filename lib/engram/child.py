@@ -1,7 +1,8 @@
 """Inside the child: wait for the spec, prepare, load the script, call main, say how it ended.
 
 Started by hook/start.py, with the standard library only, from the RUNNING engram and never from the
-snapshot. Everything slow that needs no spec is imported before the spec arrives.
+snapshot. Everything slow that needs no spec is imported before the spec arrives. A warm child comes
+here by fork instead, from zygote.py, and then does the same.
 """
 
 # Text paths are what the import system and the audit compare.
@@ -12,18 +13,20 @@ from __future__ import annotations
 import _frozen_importlib as bootstrap
 import _frozen_importlib_external as external
 import faulthandler
+import functools
 import marshal
 import os
 import sys
+import time
 from pathlib import Path
 
 TYPE_CHECKING = False  # the typing module would cost a quarter of the interpreter's start
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import TracebackType
+    from collections.abc import Callable, Iterable
+    from types import ModuleType, TracebackType
     from typing import Any
 
-    from engram import audit, finder
+    from engram import audit, finder, zygote
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 INTERRUPTED = 130
@@ -46,33 +49,34 @@ if not TYPE_CHECKING:
     finder = _load("finder")
 
 
-def main(fd: int) -> int:
+def main(fd: int, warm: zygote.Zygote | None = None) -> int:
     """Run one experiment.
 
     Args:
         fd: where the spec arrives, marshalled, ended by the end of the pipe.
+        warm: what this process was forked from, None after an exec.
 
     Returns:
         The exit code of the process.
     """
-    environment = audit.environment_roots()
+    environment = audit.environment_roots() if warm is None else ()
     try:
-        _load_while_waiting()
+        load_while_waiting()
         spec = _read_spec(fd)
     except KeyboardInterrupt:
         return INTERRUPTED
     if spec is None:
         os._exit(0)  # the runner had nothing to run after all
-    auditor = _prepare(spec, environment)
+    auditor, ground = _prepare(spec, environment) if warm is None else warm.prepare(spec)
     me = os.getpid()
-    ending = _run(spec)
+    ending = _run(spec, ground)
     if os.getpid() == me:  # a process the script forked may fall through to here as well
         auditor.finish()
         _report(auditor, ending)
     return int(ending["code"])
 
 
-def _load_while_waiting() -> None:
+def load_while_waiting() -> None:
     """Import what nearly every run needs, in time that is otherwise spent waiting for the spec."""
     import random  # seeded before the script is loaded
     import tomllib  # reads params_file
@@ -88,36 +92,69 @@ def _read_spec(fd: int) -> dict[str, Any] | None:
     return marshal.loads(b"".join(parts)) if parts else None
 
 
-def _prepare(spec: dict[str, Any], environment: tuple[str, ...]) -> audit.Auditor:
+def zygote_loop(fd: int) -> tuple[int, zygote.Zygote]:
+    """Be a zygote instead: returns in the children it forks, with what `main` wants."""
+    return _load("zygote").serve(fd, sys.modules[__name__])  # type: ignore[no-any-return]
+
+
+GROUND = ("script", "roots", "fallback", "snapshot", "bytecode")
+"""What of a spec is the same for every run of an interpreter."""
+
+
+class Ground:
+    """What runs of one script stand on: sys.path, `__main__`, the finders. It needs no run."""
+
+    def __init__(self, spec: dict[str, Any], environment: tuple[str, ...]) -> None:
+        """Make the interpreter so.
+
+        Args:
+            spec: the entries GROUND of what the runner sends.
+            environment: the folders of Python and its packages.
+        """
+        self.script = spec["script"]
+        folder = os.path.dirname(self.script)
+        self.roots = [folder, *(root for root in spec["roots"] if root != folder)]
+        sys.argv[:] = [self.script]
+        old = (entry for entry in sys.path if entry not in self.roots)
+        sys.path[:] = [*self.roots, *old, *spec.get("fallback", [])]
+        # Without a file: Python children must not run one again.
+        sys.modules["__main__"] = type(sys)("__main__")
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        faulthandler.enable()
+        found = finder.install(spec["snapshot"], self.roots, spec.get("bytecode") or "")
+        self.foreign = finder.forget_live_modules(found, environment)
+        self.after_import = AfterImport()
+        sys.meta_path.insert(1, self.after_import)  # behind the snapshot's own modules
+
+    def config(self, spec: dict[str, Any]) -> audit.Config:
+        """Say what the audit of a run looks at."""
+        ignored = [spec["output_dir"], *spec.get("ignored", [])]
+        bytecode = spec.get("bytecode") or ""
+        return audit.Config(spec["audit"], spec["snapshot"], bytecode, self.roots, ignored)
+
+    def note(self, auditor: audit.Auditor) -> None:
+        """Note the script, and what was imported before anybody could look."""
+        for name, path in self.foreign:
+            auditor.module(name, path)
+        auditor.module(script_name(self.script), self.script)
+
+
+def _prepare(spec: dict[str, Any], environment: tuple[str, ...]) -> tuple[audit.Auditor, Ground]:
     """Make the process what the spec says: environment, folder, import roots, audit."""
-    script = spec["script"]
-    roots = [os.path.dirname(script), *(r for r in spec["roots"] if r != os.path.dirname(script))]
-    ignored = [spec["output_dir"], *spec.get("ignored", [])]
-    config = audit.Config(
-        spec["audit"], spec["snapshot"], spec.get("bytecode") or "", roots, ignored
-    )
-    _set_environ(spec, config)
     if spec.get("live"):
         # Bytecode in the working tree would be taken for uncommitted files.
         sys.dont_write_bytecode = True
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    ground = Ground(spec, environment)
+    config = ground.config(spec)
+    set_environ(spec, config)
     os.chdir(spec["output_dir"])
-    sys.argv[:] = [script]
-    sys.path[:] = [*roots, *(p for p in sys.path if p not in roots), *spec.get("fallback", [])]
-    sys.modules["__main__"] = type(sys)(
-        "__main__"
-    )  # without a file: children must not run one again
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    faulthandler.enable()
     auditor = audit.install(config, "main", environment)
-    found = finder.install(config.snapshot, roots, config.bytecode)
-    for name, path in finder.forget_live_modules(found, auditor.environment):
-        auditor.module(name, path)
-    auditor.module(os.path.basename(script).rpartition(".")[0], script)
-    return auditor
+    ground.note(auditor)
+    return auditor, ground
 
 
-def _set_environ(spec: dict[str, Any], config: audit.Config) -> None:
+def set_environ(spec: dict[str, Any], config: audit.Config) -> None:
+    """Set the variables of the run, and those by which Python children find the audit."""
     for name, value in spec.get("environ", {}).items():
         if value is None:
             os.environ.pop(name, None)
@@ -127,31 +164,35 @@ def _set_environ(spec: dict[str, Any], config: audit.Config) -> None:
     os.environ[audit.VARIABLE] = config.encode()
     if spec.get("seed") is not None:
         os.environ["ENGRAM_SEED"] = str(spec["seed"])
+    if spec.get("live"):
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
-def _run(spec: dict[str, Any]) -> dict[str, Any]:
+def _run(spec: dict[str, Any], ground: Ground) -> dict[str, Any]:
     """Load the script, call main and describe how that ended."""
     try:
-        value = _call(spec)
+        value = _call(spec, ground)
     except SystemExit as error:
-        return _exited(error)
+        return {"at": time.monotonic(), **_exited(error)}
     except BaseException as error:  # noqa: BLE001 - whatever it is, it becomes the record's cause
-        return _raised(error, debug=bool(spec.get("pdb")))
+        return {"at": time.monotonic(), **_raised(error, debug=bool(spec.get("pdb")))}
     summary, problem = flat_summary(value)
-    return {"how": "returned", "code": 0, "summary": summary, "ignored": problem}
+    at = time.monotonic()
+    return {"at": at, "how": "returned", "code": 0, "summary": summary, "ignored": problem}
 
 
-def _call(spec: dict[str, Any]) -> Any:  # noqa: ANN401
+def _call(spec: dict[str, Any], ground: Ground) -> Any:  # noqa: ANN401
     seed = spec.get("seed")
     if seed is not None:
         import random
 
         random.seed(seed)
-        seeding = _Seeding(seed)
-        sys.meta_path.insert(1, seeding)  # behind the snapshot's own modules
+        _seed_loaded(seed)
+        for name, function in SEEDERS.items():
+            ground.after_import.calls[name] = functools.partial(function, seed=seed)
     module = _load_script(spec["script"])
     if seed is not None:
-        seeding.apply()  # whatever the script drew while it was imported
+        _seed_loaded(seed)  # whatever the script drew while it was imported
     return module.main(
         input_dir=_path(spec.get("input_dir")),
         output_dir=Path(spec["output_dir"]),
@@ -165,9 +206,14 @@ def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
 
+def script_name(path: str) -> str:
+    """Return the name under which a script is imported."""
+    return os.path.basename(path).rpartition(".")[0]
+
+
 def _load_script(path: str) -> Any:  # noqa: ANN401
     """Import the script under its own name, so that what it pickles can be found again."""
-    name = os.path.basename(path).rpartition(".")[0]
+    name = script_name(path)
     if name in sys.modules:
         name += "_script"
     spec = external.spec_from_file_location(name, path)
@@ -187,37 +233,57 @@ def _seed_torch(torch: Any, seed: int) -> None:  # noqa: ANN401
         torch.manual_seed(seed)
 
 
-class _Seeding:
-    """Seeds the global generators of numpy and torch, whenever the script first imports them.
+SEEDERS = {"numpy": _seed_numpy, "torch": _seed_torch}
+
+
+def _seed_loaded(seed: int) -> None:
+    """Seed the global generators of numpy and torch, where they are imported."""
+    for name, function in SEEDERS.items():
+        module = sys.modules.get(name)
+        if module is not None:
+            function(module, seed)
+
+
+DRAWS_AN_ID = ("rich.style",)
+"""Modules that draw from Python's generator when they are imported, but only to name things."""
+
+
+def _nothing(module: ModuleType) -> None:
+    """Do nothing with a module of which only the import is of interest."""
+
+
+class AfterImport:
+    """Calls functions with modules that the script imports, as soon as they are executed.
 
     Stands on sys.meta_path, but finds nothing itself: it lets the ordinary path answer.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.waiting = {"numpy", "torch"}
+    def __init__(self) -> None:
+        """Wait for those that must not disturb the script's random numbers."""
+        self.calls: dict[str, Callable[[ModuleType], None]] = dict.fromkeys(DRAWS_AN_ID, _nothing)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:  # noqa: ANN401
-        if name not in self.waiting:
+        """Return the spec of a module that is waited for, else None; called by the imports."""
+        call = self.calls.pop(name, None)
+        if call is None:
             return None
-        self.waiting.discard(name)
         spec = external.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
-            def exec_module(module: Any) -> None:  # noqa: ANN401
+            def exec_module(module: ModuleType) -> None:
+                state = _python_state() if name in DRAWS_AN_ID else None
                 execute(module)
-                self.apply()
+                if state is not None:
+                    sys.modules["random"].setstate(state)
+                call(module)
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
-    def apply(self) -> None:
-        """Seed what is loaded."""
-        for name, function in (("numpy", _seed_numpy), ("torch", _seed_torch)):
-            module = sys.modules.get(name)
-            if module is not None:
-                function(module, self.seed)
+
+def _python_state() -> Any:  # noqa: ANN401
+    return sys.modules["random"].getstate()
 
 
 def flat_summary(value: Any) -> tuple[dict[str, Any] | None, str | None]:  # noqa: ANN401
@@ -271,7 +337,7 @@ def _exited(error: SystemExit) -> dict[str, Any]:
 
 def _raised(error: BaseException, *, debug: bool) -> dict[str, Any]:
     """Print the traceback as Python does, from the script's own frames on, and describe it."""
-    error.__traceback__ = _own_frames(error.__traceback__)
+    error.__traceback__ = own_frames(error.__traceback__)
     _flush()
     try:
         sys.excepthook(type(error), error, error.__traceback__)
@@ -325,11 +391,11 @@ def _text(error: BaseException) -> str:
         return "<no message: str() of the exception failed>"
 
 
-def _own_frames(trace: TracebackType | None) -> TracebackType | None:
-    """Leave out the frames of this file and of the import machinery at the outer end."""
+def own_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Leave out the frames of engram and of the import machinery at the outer end."""
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        if name != __file__ and not name.startswith("<frozen importlib"):
+        if not name.startswith(HERE + "/") and not name.startswith("<frozen importlib"):
             return trace
         trace = trace.tb_next
     return None

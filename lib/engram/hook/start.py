@@ -10,4 +10,7 @@ if __name__ == "__main__":
     body.__file__ = here[: -len("hook")] + "child.py"
     sys.modules["_engram_child"] = body
     SourceFileLoader("_engram_child", body.__file__).exec_module(body)
-    sys.exit(body.main(int(sys.argv[1])))
+    start = (int(sys.argv[1]),)
+    if len(sys.argv) > 2:  # the runner wants a zygote; its children go on below
+        start = body.zygote_loop(*start)
+    sys.exit(body.main(*start))
