@@ -70,13 +70,13 @@ AUTHOR = ("-c", "user.name=benchmark", "-c", "user.email=benchmark@example.org")
 class Project:
     """Somebody's repository: an experiment, `extra` other files, a remote that has the commit."""
 
-    def __init__(self, root: Path, extra: int) -> None:
-        """Lay it out and commit it."""
+    def __init__(self, root: Path, extra: int, more: Mapping[str, str] | None = None) -> None:
+        """Lay it out, with `more` files by name, and commit it."""
         self.root = root
         self.commits = 0
         files = {"script.py": SCRIPT, "experiment.toml": EXPERIMENT, "parameters.toml": peers.TOML}
         files |= {f"package/part{i % 40}/module{i}.py": source(i) for i in range(extra)}
-        files[".gitignore"] = "runs\n"
+        files |= {".gitignore": "runs\n", **(more or {})}
         for name, text in files.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text)

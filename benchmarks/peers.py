@@ -328,6 +328,7 @@ def case(peer: Peer, folder: Path, project: Path) -> Case:
     environ = variables(peer, folder, project)
     project.mkdir(parents=True)
     for name, text in peer.files.items():
+        (project / name).parent.mkdir(exist_ok=True)
         (project / name).write_text(text)
 
     def call(commands: Sequence[Sequence[str]]) -> None:

@@ -59,6 +59,53 @@ def test_launch_benchmark_names_the_peers_it_cannot_measure(tmp_path):
     assert "DVC" in missing and "not installed" in missing["DVC"]
 
 
+TINY_GRID = ("--points", 3, "--rounds", 1, "--many", 8, "--many-cold", 4, "--many-rounds", 1)
+
+
+def test_grid_benchmark_compares_every_number_and_writes_its_tables(tmp_path):
+    numbers, page = tmp_path / "numbers.json", tmp_path / "page.md"
+    page.write_text(PAGE.replace("launch", "grid"))
+    tiny = (*TINY_GRID, "--series", "trivial", "many", "--python", sys.executable)
+    ended = run_benchmark("grid.py", *tiny, "--json", numbers, "--docs", page)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(numbers.read_text())
+    assert [row["numbers_right"] for row in found["trivial"]["cases"]] == ["3 of 3"] * 3
+    assert [row["numbers_right"] for row in found["many"]["cases"]] == ["8 of 8", "4 of 4"]
+    text = page.read_text()
+    assert all(f"| {row['case']} |" in text for row in found["trivial"]["cases"])
+    assert "<!-- end of inputs -->\n\nThe end.\n" in text
+
+
+def test_grid_benchmark_counts_only_right_and_new_numbers(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from grid_peers import Results, answers
+
+    assert answers(3) == {f"n{n}": str(sum(i * i for i in range(n))) for n in (1000, 1001, 1002)}
+    folder = tmp_path / "project"
+    folder.mkdir()
+    right = list(answers(4).values())
+    old = folder / "old.txt"
+    old.write_text(right[3])
+    os.utime(old, (0, 0))
+    results = Results(folder, "*.txt")
+    results.begin()
+    for name, text in (("a", right[0]), ("b", right[1] + "\n"), ("c", "7")):
+        (folder / f"{name}.txt").write_text(text)
+    assert results.equal(4) == 2
+    (folder / "again.txt").write_text(right[0])
+    (folder / "more.txt").write_text("8")
+    assert results.equal(4) == 1  # one file more than there are points
+
+
+def test_grid_benchmark_names_the_peers_it_cannot_measure(tmp_path):
+    numbers = tmp_path / "numbers.json"
+    tiny = (*TINY_GRID, "--series", "trivial", "--python", sys.executable)
+    ended = run_benchmark("grid.py", *tiny, "--peers", tmp_path, "--json", numbers)
+    assert ended.returncode == 0, ended.stderr
+    missing = json.loads(numbers.read_text())["trivial"]["missing"]
+    assert "Ray Tune" in missing and "not installed" in missing["Ray Tune"]
+
+
 @pytest.mark.slow
 def test_inputs_benchmark_runs_and_leaves_nothing_behind(tmp_path):
     numbers, data = tmp_path / "numbers.json", tmp_path / "data"
@@ -77,7 +124,7 @@ def test_inputs_benchmark_refuses_a_disk_that_is_too_small(tmp_path):
     assert "--gigabytes" in ended.stderr
 
 
-@pytest.mark.parametrize("name", ["launch.py", "inputs.py"])
+@pytest.mark.parametrize("name", ["launch.py", "inputs.py", "grid.py"])
 def test_benchmark_help_shows_how_to_call_it(name):
     ended = run_benchmark(name, "--help")
     assert ended.returncode == 0
