@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ def of_record(record: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     code, times, usage = record.get("code") or {}, record["times"], record.get("usage") or {}
     parents = record.get("parents") or {}
     found = record.get("findings") or []
+    place, devices = record.get("grid") or {}, record.get("devices") or {}
     return {
         "run_id": record["run_id"],
         "experiment": record.get("experiment") or "",
@@ -74,6 +76,12 @@ def of_record(record: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         "live": code.get("live"),
         "host": record.get("host"),
         "user": record.get("user"),
+        "grid": place.get("id"),
+        "point": place.get("point"),
+        "index": place.get("index"),
+        "attempt": place.get("attempt"),
+        "pruned": bool(record.get("pruned")),
+        "devices": list(devices.get("labels") or []),
         "parameters": values,
         "summary": record.get("summary") or {},
         "tags": list(record.get("tags") or []),
@@ -136,6 +144,12 @@ COLUMNS = {
     "live": "live",
     "host": "host",
     "user": "user",
+    "grid": "grid",
+    "point": "point",
+    "index": "index",
+    "attempt": "attempt",
+    "pruned": "pruned",
+    "device": "devices",
     "tag": "tags",
     "pinned": "pinned",
     "verdict": "verdict",
@@ -194,7 +208,7 @@ def text_of(value: Any) -> str:  # noqa: ANN401
 
 def _empty(paths: RunPaths) -> dict[str, Any]:
     """The brief of a folder of which only the name can be read."""
-    run_id = paths.run_id
+    run_id, grid = paths.run_id, _grid_around(paths)
     created = None
     if records.RUN_ID.fullmatch(run_id):
         day, clock = run_id[:8], run_id[9:19]
@@ -202,8 +216,11 @@ def _empty(paths: RunPaths) -> dict[str, Any]:
     return {
         **dict.fromkeys(COLUMNS.values()),
         "run_id": run_id,
-        "experiment": paths.folder.parent.name,
+        "experiment": grid.get("experiment") or paths.folder.parent.name,
+        "grid": grid.get("grid_id"),
         "created": created,
+        "pruned": False,
+        "devices": [],
         "parameters": {},
         "summary": {},
         "tags": [],
@@ -211,6 +228,16 @@ def _empty(paths: RunPaths) -> dict[str, Any]:
         "findings": [],
         "input_runs": [],
     }
+
+
+def _grid_around(paths: RunPaths) -> dict[str, Any]:
+    """The record of the grid that a run lies in; empty when it is in none, or in a damaged one."""
+    from engram.grid import record as grids
+    from engram.paths import GridPaths
+
+    with contextlib.suppress(RunnerError):
+        return grids.load(GridPaths(paths.folder.parent))
+    return {}
 
 
 def _without_record(paths: RunPaths) -> dict[str, Any]:

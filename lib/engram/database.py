@@ -50,8 +50,8 @@ CREATE TABLE facts (
 ) WITHOUT ROWID;
 CREATE TABLE places (place TEXT PRIMARY KEY, changed INTEGER NOT NULL) WITHOUT ROWID;
 """
-# Another layout is another version, without anybody having to think of it.
-VERSION = zlib.crc32(SCHEMA.encode()) & 0x7FFF_FFFF
+# Another layout, or other facts in it, is another version, without anybody having to think of it.
+VERSION = zlib.crc32((SCHEMA + " ".join(briefs.COLUMNS)).encode()) & 0x7FFF_FFFF
 # File systems on which a write-ahead log, which needs shared memory, is not safe.
 NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p", "fuse", "panfs")
 

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engram.doctor import BROKEN, OK, WARN, Check, Place
+from engram.errors import RunnerError
 from engram.filters import Filter
+from engram.grid import record as grid_records
+from engram.grid.find import grids_in
 from engram.removal import counted, unreadable
 from engram.snapshot import intact_snapshot
 from engram.table import printable, size
@@ -131,6 +134,23 @@ def runs(place: Place) -> Iterator[Check]:
         yield Check("runs", OK, f"{counted(len(rows), 'run')}, none killed")
 
 
+def grids(place: Place) -> Iterator[Check]:
+    """Grids that did not run every point, or that cannot be read."""
+    found = [paths for index in place.store.indices for paths in grids_in(index.root)]
+    killed = []
+    for paths in found:
+        try:
+            if grid_records.reconcile(paths)["state"] == "killed":
+                killed.append(paths.grid_id)
+        except RunnerError as error:
+            yield Check("grid record", WARN, str(error), "restore grid.json from a backup")
+    if killed:
+        advice = f"--grid --resume {killed[-1]} runs what is left, rm removes it"
+        yield Check("killed grids", WARN, f"{counted(len(killed), 'grid')} killed", advice)
+    elif found:
+        yield Check("grids", OK, f"{counted(len(found), 'grid')}, none killed")
+
+
 def snapshots(place: Place) -> Iterator[Check]:
     """Checkouts that somebody changed since they were laid out."""
     folder = place.cache.snapshots
@@ -144,4 +164,4 @@ def snapshots(place: Place) -> Iterator[Check]:
         yield Check("snapshots", OK, f"{len(commits)}, all as they were made")
 
 
-CHECKS = (file_systems, runs, snapshots)
+CHECKS = (file_systems, runs, grids, snapshots)

@@ -23,6 +23,9 @@ ALIASES = {
     "findings": "finding",
     "duration": "run_s",
     "took": "run_s",
+    "points": "point",
+    "attempts": "attempt",
+    "devices": "device",
 }
 TABLES = {
     "param": "param",

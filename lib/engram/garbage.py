@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from engram import errors
 from engram import record as records
+from engram.grid import record as grids
+from engram.grid.find import grids_in, holds_grid
+from engram.index import Index
 from engram.leftovers import Leftover, Needs, in_cache, in_repository, in_root
-from engram.paths import CachePaths
+from engram.paths import CachePaths, GridPaths, RunPaths
 from engram.removal import (
     DRY,
     Doomed,
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from engram.index import Row
-    from engram.paths import RunPaths
+    from engram.paths import RootPaths
 
 __all__ = ["Plan", "Wanted", "gc_command"]
 
@@ -46,7 +49,8 @@ class Wanted(NamedTuple):
     Attributes:
         older_than_s: those that ended at least so many seconds ago.
         states: those that ended in one of these states; all of them when empty.
-        keep_last: but not the newest so many of each experiment, among those states.
+        keep_last: but not the newest so many of each experiment, among those states; the points
+            of a grid count as one.
     """
 
     older_than_s: float | None = None
@@ -120,15 +124,17 @@ def make_plan(start: Path, wanted: Wanted) -> Plan:
     own = [index.root for index in store.indices]
     rows = store.list_runs()
     chosen = choose(rows, wanted)
-    everywhere = widest_store(start, [row.paths for row in chosen]).list_runs()
-    doubt = doubts(repository, everywhere)
+    widest = widest_store(start, [row.paths for row in chosen])
+    everywhere = widest.list_runs()
+    doubt = doubts(repository, everywhere) or grid_doubts(index.root for index in widest.indices)
     doomed, reasons = spare(chosen, everywhere, doubt)
     going = {one.paths.folder for one in doomed}
     needs = None
     if doubt:
         reasons.append(f"snapshots, packs and refs are kept: {doubt}")
     else:
-        needs = needed(row.paths for row in everywhere if row.paths.folder not in going)
+        stay = (row.paths for row in everywhere if row.paths.folder not in going)
+        needs = needed([*stay, *(one for index in widest.indices for one in grids_in(index.root))])
     leftovers: list[Leftover] = []
     if needs is not None:
         caches = [CachePaths(root.store / "cache") for root in own]
@@ -153,15 +159,17 @@ def choose(rows: Sequence[Row], wanted: Wanted) -> list[Row]:
     if not wanted:
         return []
     states = wanted.states or tuple(records.ENDED)
-    seen: dict[str, int] = {}
+    # The points of a grid count as one: keeping the newest few must not take a grid apart.
+    seen: dict[str, dict[str, int]] = {}
     found = []
     for row in rows:
         brief = row.brief
         if brief["state"] not in states or brief["state"] not in records.ENDED:
             continue
-        seen[brief["experiment"]] = seen.get(brief["experiment"], 0) + 1
+        units = seen.setdefault(brief["experiment"], {})
+        rank = units.setdefault(brief["grid"] or row.run_id, len(units))
         old = ended_before(brief["ended"] or brief["created"], wanted.older_than_s)
-        if old and seen[brief["experiment"]] > (wanted.keep_last or 0):
+        if old and rank >= (wanted.keep_last or 0):
             found.append(row)
     return found
 
@@ -233,15 +241,31 @@ def spare(
     return doomed, reasons
 
 
-def needed(runs: Iterable[RunPaths]) -> Needs:
-    """What runs need, by their records."""
+def grid_doubts(folders: Iterable[RootPaths]) -> str | None:
+    """Why it cannot be told what all grids need; None when it can."""
+    for root in folders:
+        for place in Index(root).places():
+            paths = root.grid(place)
+            try:
+                if holds_grid(paths.folder):
+                    grids.load(paths)
+            except errors.RunNotFoundError:
+                if grids.standing(paths, None) != "dead":
+                    return f"grid {place} is just being made: try again when it has begun"
+            except errors.StoreError:
+                return f"the record of grid {place} cannot be read, so what it needs is not known"
+    return None
+
+
+def needed(users: Iterable[RunPaths | GridPaths]) -> Needs:
+    """What runs, and grids that may be resumed, need, by their records."""
     commits: dict[str, float] = {}
     interpreters: dict[str, float] = {}
     submodules: set[str] = set()
     now = time.time()
-    for paths in runs:
+    for paths in users:
         try:
-            record = records.load(paths)
+            record = grids.load(paths) if isinstance(paths, GridPaths) else records.load(paths)
         except errors.RunNotFoundError:
             continue  # killed before its record was born: it needs nothing
         ended = record["state"] in records.ENDED
@@ -251,8 +275,9 @@ def needed(runs: Iterable[RunPaths]) -> Needs:
         if commit := code["snapshot_commit"]:
             commits[commit] = max(used, commits.get(commit, 0.0))
         submodules.update(item["commit"] for item in code.get("submodules") or ())
-        python = str(record["environment"].get("executable"))
-        interpreters[python] = max(used, interpreters.get(python, 0.0))
+        if isinstance(paths, RunPaths):
+            python = str(record["environment"].get("executable"))
+            interpreters[python] = max(used, interpreters.get(python, 0.0))
     return Needs(commits, frozenset(submodules), interpreters)
 
 

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from engram.git import Git
+from engram.grid.attempts import run_folders
+from engram.grid.find import holds_grid
+from engram.grid.record import standing
+from engram.paths import GridPaths
 from engram.recreate import STAMP
 from engram.snapshot import discard_snapshot
 from engram.trash import Weight, erase, left_aside, unlocked
@@ -79,6 +83,18 @@ def in_root(root: RootPaths, needs: Needs | None) -> Iterator[Leftover]:
                 yield _of("source pack", path)
     for path in left_aside(root):
         yield _of("half-removed run", path)
+    for paths in _stillborn_grids(root):
+        yield _of("half-made grid", paths.folder)
+
+
+def _stillborn_grids(root: RootPaths) -> Iterator[GridPaths]:
+    """The folders of grids that were killed before they had a record, and so before any run."""
+    for folder in _folders(root.folder):
+        paths = GridPaths(folder)
+        if paths.record.exists() or not holds_grid(folder) or run_folders(paths):
+            continue
+        if standing(paths, None) == "dead":
+            yield paths
 
 
 def in_cache(cache: CachePaths, needs: Needs) -> Iterator[Leftover]:

@@ -1,17 +1,21 @@
-"""What people add to a run: tags, notes, and a pin that keeps it."""
+"""What people add to a run or a grid: tags, notes, and a pin that keeps it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engram import record as records
 from engram.errors import ConfigError
-from engram.store import Store
+from engram.grid import record as grids
+from engram.grid.find import find_either
+from engram.paths import GridPaths
 from engram.table import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from engram.paths import RunPaths
 
 __all__ = ["note_command", "pin_command", "tag_command"]
 
@@ -19,11 +23,11 @@ __all__ = ["note_command", "pin_command", "tag_command"]
 def tag_command(
     start: Path, reference: str, tags: Sequence[str] = (), remove: Sequence[str] = ()
 ) -> str:
-    """Add tags to a run and take others away.
+    """Add tags to a run or a grid and take others away.
 
     Args:
         start: where the person stands.
-        reference: of the run, see Store.find.
+        reference: of the run or grid, see engram.grid.find.find_either.
         tags: to add; one that it bears already changes nothing.
         remove: to take away; each must be there.
 
@@ -40,23 +44,24 @@ def tag_command(
         raise ConfigError(msg)
     for tag in tags:
         _require_word(tag)
-    paths = Store.for_root(start).find(reference)
-    borne = records.load(paths).get("tags") or []
+    paths = find_either(start, reference)
+    one = grids.load(paths) if isinstance(paths, GridPaths) else records.load(paths)
+    borne = one.get("tags") or []
     missing = [tag for tag in remove if tag not in borne]
     if missing:
         there = f"its tags are {', '.join(borne)}" if borne else "it has no tags"
-        msg = f"run {paths.run_id!r} has no tag {missing[0]!r}: {there}"
+        msg = f"{_name(one)!r} has no tag {missing[0]!r}: {there}"
         raise ConfigError(msg)
-    record = records.annotate(paths, tags=tags, untag=remove)
-    return printable(f"{record['run_id']}  tags: {', '.join(record['tags']) or 'none'}")
+    record = _annotate(paths, tags=tags, untag=remove)
+    return printable(f"{_name(record)}  tags: {', '.join(record['tags']) or 'none'}")
 
 
 def note_command(start: Path, reference: str, text: str) -> str:
-    """Add a sentence to a run.
+    """Add a sentence to a run or a grid.
 
     Args:
         start: where the person stands.
-        reference: of the run, see Store.find.
+        reference: of the run or grid, see engram.grid.find.find_either.
         text: the sentence.
 
     Returns:
@@ -70,17 +75,17 @@ def note_command(start: Path, reference: str, text: str) -> str:
     if not text.strip():
         msg = "the note is empty: write the text after the run, in quotes"
         raise ConfigError(msg)
-    record = records.annotate(Store.for_root(start).find(reference), note=text.strip())
+    record = _annotate(find_either(start, reference), note=text.strip())
     count = len(record["notes"])
-    return f"{record['run_id']}  {count} {'note' if count == 1 else 'notes'}"
+    return f"{_name(record)}  {count} {'note' if count == 1 else 'notes'}"
 
 
 def pin_command(start: Path, reference: str, *, remove: bool = False) -> str:
-    """Keep a run from rm and gc, or no longer.
+    """Keep a run, or a grid and its runs, from rm and gc, or no longer.
 
     Args:
         start: where the person stands.
-        reference: of the run, see Store.find.
+        reference: of the run or grid, see engram.grid.find.find_either.
         remove: whether to take the pin away.
 
     Returns:
@@ -90,9 +95,24 @@ def pin_command(start: Path, reference: str, *, remove: bool = False) -> str:
         RunNotFoundError: no run answers, or several do.
         StoreError: the record cannot be read or written.
     """
-    record = records.annotate(Store.for_root(start).find(reference), pinned=not remove)
+    record = _annotate(find_either(start, reference), pinned=not remove)
     said = "pinned: rm and gc leave it alone" if record["pinned"] else "not pinned"
-    return f"{record['run_id']}  {said}"
+    return f"{_name(record)}  {said}"
+
+
+def _annotate(
+    paths: RunPaths | GridPaths,
+    **changes: Any,  # noqa: ANN401 - see engram.record.annotate
+) -> dict[str, Any]:
+    """Add to the record of a run or of a grid."""
+    if isinstance(paths, GridPaths):
+        return grids.annotate(paths, **changes)
+    return records.annotate(paths, **changes)
+
+
+def _name(record: dict[str, Any]) -> str:
+    """The id in a record."""
+    return str(record.get("run_id") or record["grid_id"])
 
 
 def _require_word(tag: str) -> None:

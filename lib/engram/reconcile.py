@@ -23,8 +23,10 @@ UNBORN = "killed before its record was born: " + SILENT
 def reconcile(paths: RunPaths) -> dict[str, Any]:
     """Read a record, and end it as `killed` when its runner is dead.
 
-    Only the host and pid namespace that the run was started in may say so. When the folder cannot
-    be written, the state is right in what is returned, and stays as it was on the disk.
+    Only the host and pid namespace that the run was started in may say so, or the Slurm that ran
+    its job; that one also tells cancelled jobs from those that reached their time limit. When the
+    folder cannot be written, the state is right in what is returned, and stays as it was on the
+    disk.
 
     Args:
         paths: the run's folder.
@@ -43,13 +45,13 @@ def reconcile(paths: RunPaths) -> dict[str, Any]:
     _release_reserve(paths)
     final = _epitaph(paths, record)
     try:
-        record = records.change(paths, state="killed", **final)
+        record = records.change(paths, **final)
     except ValueError:
         # Another process was faster, or the runner's last act was its own final record.
         return records.load(paths)
     except StoreError:
         times = {**record["times"], "ended": final["ended"]}
-        return {**record, "state": "killed", "exit": final["exit"], "times": times}
+        return {**record, "state": final["state"], "exit": final["exit"], "times": times}
     _write_readme(paths, record)
     return record
 
@@ -114,9 +116,18 @@ def _epitaph(paths: RunPaths, record: dict[str, Any]) -> dict[str, Any]:
     """What the record of a dead runner says about the end."""
     from engram import lease
 
-    then, now = (record.get("lease") or {}).get("boot_id"), lease.process_identity().get("boot_id")
-    cause = REBOOTED if then and now and then != now else SILENT
+    identity, here = record.get("lease") or {}, lease.process_identity()
+    then, now = identity.get("boot_id"), here.get("boot_id")
+    rebooted = then and now and then != now and identity.get("host") == here["host"]
+    state, cause = "killed", REBOOTED if rebooted else SILENT
+    if identity.get("slurm_job"):
+        from engram import slurm_jobs
+
+        verdict = slurm_jobs.obituary(identity)
+        if verdict is not None:
+            state, cause = verdict.state, verdict.cause
     return {
+        "state": state,
         "exit": {"code": None, "signal": None, "cause": cause, "exception": None},
         "ended": records.iso_utc(lease.last_sign_of_life(paths.folder)),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,8 +11,12 @@ from engram import lease, open_runs, roots
 from engram import record as records
 from engram.brief import UNREADABLE
 from engram.errors import ConfigError, RunnerError, RunNotFoundError, StoreError
+from engram.grid import record as grid_records
+from engram.grid.attempts import run_folders
+from engram.grid.find import find_either
+from engram.grid.removal import grid_obstacle, remove_rest
 from engram.index import Index
-from engram.paths import RootPaths
+from engram.paths import GridPaths, RootPaths, RunPaths
 from engram.reconcile import reconcile, standing, whereabouts
 from engram.store import Store
 from engram.table import age, columns, epoch, size
@@ -21,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from engram.index import Row
-    from engram.paths import RunPaths
 
 __all__ = ["Doomed", "obstacle", "referrers", "remove", "rm_command", "table", "widest_store"]
 
@@ -30,6 +34,7 @@ EDGES = {
     "rerun_of": "repeats it",
     "input_runs": "takes its outputs as input",
 }
+MOST_REASONS = 20
 DRY = "nothing was deleted: --yes does it"
 
 
@@ -69,46 +74,79 @@ def rm_command(start: Path, references: Sequence[str], *, yes: bool = False) -> 
         RunNotFoundError: no run answers to a reference, or several do.
         StoreError: a folder cannot be removed.
     """
-    found = [Store.for_root(start).find(reference) for reference in references]
-    chosen = list(dict.fromkeys(found))
-    rows = widest_store(start, chosen).list_runs()
-    _require_free(chosen, rows)
+    found = list(dict.fromkeys(find_either(start, reference) for reference in references))
+    grids = [paths for paths in found if isinstance(paths, GridPaths)]
+    named = [paths for paths in found if isinstance(paths, RunPaths)]
+    chosen = list(dict.fromkeys([*named, *(run for paths in grids for run in run_folders(paths))]))
+    rows = widest_store(start, chosen, grids).list_runs()
+    _require_free(chosen, rows, grids)
     briefs = {row.paths.folder: row.brief for row in rows}
-    doomed = [Doomed(paths, briefs[paths.folder], Weight(paths.folder)) for paths in chosen]
+    inside = {paths.folder for paths in grids}
+    alone = [paths for paths in chosen if paths.folder.parent not in inside]
+    doomed = [Doomed(paths, briefs[paths.folder], Weight(paths.folder)) for paths in alone]
+    doomed += [_doomed_grid(paths) for paths in grids]
     total = Weight()
     for one in doomed:
         total.merge(one.weight)
     lines = [table(doomed)]
     if not yes:
         return "\n".join([*lines, f"{size(total.freed)} would be freed; {DRY}"])
-    for one in doomed:
-        remove(one.paths, one.root)
-    return "\n".join([*lines, f"{counted(len(doomed), 'run')} removed, {size(total.freed)} freed"])
+    for paths in alone:
+        remove(paths, RootPaths(paths.folder.parent.parent))
+    for grid in grids:
+        # Each run is looked at once more; when one must stay by now, so does the grid.
+        for run in run_folders(grid):
+            remove(run, RootPaths(grid.folder.parent))
+        remove_rest(grid, RootPaths(grid.folder.parent))
+    gone = [counted(len(grids), "grid")] if grids else []
+    gone += [counted(len(chosen), "run")] if chosen or not grids else []
+    return "\n".join([*lines, f"{' and '.join(gone)} removed, {size(total.freed)} freed"])
 
 
-def widest_store(start: Path, chosen: Iterable[RunPaths]) -> Store:
+def _doomed_grid(paths: GridPaths) -> Doomed:
+    """A grid with all its runs, as one that is to go."""
+    record = grid_records.load(paths)
+    times, said = record["times"], f"grid of {counted(record['points'], 'point')}"
+    brief = {
+        "state": record["state"],
+        "started": times["started"],
+        "created": times["created"],
+        "tags": [said, *record.get("tags", ())],
+    }
+    return Doomed(RunPaths(paths.folder), brief, Weight(paths.folder))
+
+
+def widest_store(start: Path, chosen: Iterable[RunPaths], grids: Iterable[GridPaths] = ()) -> Store:
     """Every root where a run may refer to one of `chosen`.
 
-    Those known here, those that the runs' own repositories have used, and those the runs lie in.
+    Those known here, those that the runs' own repositories have used, and those the runs, and the
+    grids that go whole, lie in.
     """
     extra: dict[Path, None] = {}
     repositories: set[str] = set()
-    for paths in chosen:
-        root = RootPaths(paths.folder.parent.parent)
+    going: list[RunPaths | GridPaths] = [*chosen, *grids]
+    for paths in going:
+        inside = paths.folder.parent
+        root = RootPaths(inside if isinstance(paths, GridPaths) else inside.parent)
         if root.store.is_dir():
             extra[root.folder] = None
-        try:
-            repositories.add(records.load(paths)["repository"]["root"])
-        except (RunnerError, KeyError, TypeError):
-            continue
+        with contextlib.suppress(RunnerError, KeyError, TypeError):
+            repositories.add(_record(paths)["repository"]["root"])
     for repository in sorted(repositories):
         if (Path(repository) / ".git").exists():
             extra.update(dict.fromkeys(roots.known(Path(repository))))
     return Store.for_root(start, extra)
 
 
-def _require_free(chosen: Sequence[RunPaths], rows: Sequence[Row]) -> None:
-    """Refuse when one of the chosen runs must stay.
+def _record(paths: RunPaths | GridPaths) -> dict[str, Any]:
+    """The record of a run or of a grid."""
+    return grid_records.load(paths) if isinstance(paths, GridPaths) else records.load(paths)
+
+
+def _require_free(
+    chosen: Sequence[RunPaths], rows: Sequence[Row], grids: Sequence[GridPaths]
+) -> None:
+    """Refuse when one of the chosen runs, or a grid of them, must stay.
 
     Raises:
         ConfigError: naming all that stand in the way.
@@ -116,8 +154,14 @@ def _require_free(chosen: Sequence[RunPaths], rows: Sequence[Row]) -> None:
     indexed = {row.paths.folder: row.run_id for row in rows}
     going = {indexed.get(paths.folder) for paths in chosen}
     pointed = referrers(rows)
-    reasons = []
+    reasons, bound = [], set()
+    for grid in grids:
+        if (why := grid_obstacle(grid)) is not None:
+            reasons.append(f"{grid.grid_id}: it {why}")
+            bound.add(grid.folder)
     for paths in chosen:
+        if paths.folder.parent in bound:
+            continue
         if paths.folder not in indexed:
             reasons.append(f"{str(paths.folder)!r} lies in no run root: delete the folder by hand")
             continue
@@ -129,7 +173,9 @@ def _require_free(chosen: Sequence[RunPaths], rows: Sequence[Row]) -> None:
             if other not in going
         ]
     if reasons:
-        msg = "nothing was removed:\n" + "\n".join(f"    {reason}" for reason in reasons)
+        more = len(reasons) - MOST_REASONS
+        shown = reasons[:MOST_REASONS] + ([f"and {more} more"] if more > 0 else [])
+        msg = "nothing was removed:\n" + "\n".join(f"    {reason}" for reason in shown)
         raise ConfigError(msg)
 
 
@@ -178,7 +224,9 @@ def _reason(paths: RunPaths, record: dict[str, Any] | None) -> str | None:
             return "its runner is still at work on it: wait until it has ended"
     if record.get("pinned"):
         return "it is pinned: take the pin away first, with pin --remove"
-    return None
+    around = GridPaths(paths.folder.parent)
+    why = grid_obstacle(around) if around.record.is_file() else None
+    return None if why is None else f"it is a point of {around.grid_id}, which {why}"
 
 
 def remove(paths: RunPaths, root: RootPaths) -> None:

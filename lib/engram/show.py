@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from engram.paths import RunPaths
     from engram.store import Store
 
-__all__ = ["as_json", "lineage", "screen"]
+__all__ = ["Lines", "as_json", "block", "lay_out", "lineage", "listed", "screen"]
 
 LABEL = 12
 MOST = 24
@@ -45,7 +45,7 @@ def screen(paths: RunPaths) -> str:
     lines: Lines = [("run", record["run_id"]), ("", str(paths.folder))]
     for section in (_what, _when, _code, _parameters, _inputs, _results, _findings, _people, _next):
         lines += section(record, paths)
-    return _lay_out(lines)
+    return lay_out(lines)
 
 
 def as_json(paths: RunPaths) -> str:
@@ -61,7 +61,7 @@ def as_json(paths: RunPaths) -> str:
     return json.dumps(records.plain(shown), indent=2, ensure_ascii=False, default=str)
 
 
-def _lay_out(lines: Lines) -> str:
+def lay_out(lines: Lines) -> str:
     """Labels in a column, texts beside them."""
     return "\n".join(f"{label:<{LABEL}}{printable(text)}".rstrip() for label, text in lines)
 
@@ -73,7 +73,7 @@ def _without_record(paths: RunPaths) -> str:
     state, cause = unborn(paths)
     lines = [("run", paths.run_id), ("", str(paths.folder)), ("state", f"{state}{_because(cause)}")]
     lines.append(("", "it has no record, so it cannot be verified or repeated"))
-    return _lay_out(lines)
+    return lay_out(lines)
 
 
 def _because(cause: str | None) -> str:
@@ -96,7 +96,18 @@ def _what(record: dict[str, Any], paths: RunPaths) -> Lines:
     if trace:
         lines += [("", line) for line in trace.rstrip("\n").split("\n")[-6:]]
     verdict = (record.get("comparison") or {}).get("verdict")
-    return lines + ([("verdict", verdict)] if verdict else [])
+    lines += [("verdict", verdict)] if verdict else []
+    place = record.get("grid")
+    if not place:
+        return lines
+    return [*lines, ("grid", place["id"]), ("point", f"{place['point']}{_attempt(record, place)}")]
+
+
+def _attempt(record: dict[str, Any], place: dict[str, Any]) -> str:
+    """Which attempt at its point a run was, and on which device."""
+    devices = (record.get("devices") or {}).get("labels") or ()
+    parts = [f"attempt {place['attempt']}" if place["attempt"] > 1 else None, *devices]
+    return f" ({listed(parts)})" if any(parts) else ""
 
 
 def _when(record: dict[str, Any], paths: RunPaths) -> Lines:
@@ -122,10 +133,10 @@ def _when(record: dict[str, Any], paths: RunPaths) -> Lines:
         machine.get("cpu") or "",
         *gpus,
     ]
-    return [("when", _listed(parts)), ("where", _listed(where))]
+    return [("when", listed(parts)), ("where", listed(where))]
 
 
-def _listed(parts: Iterable[Any]) -> str:
+def listed(parts: Iterable[Any]) -> str:
     """What there is, with commas."""
     return ", ".join(str(part) for part in parts if part)
 
@@ -143,7 +154,7 @@ def _code(record: dict[str, Any], paths: RunPaths) -> Lines:
     seed = f"{record.get('seed')}, hash seed {record.get('hash_seed')}"
     return [
         ("script", (record.get("script") or {}).get("path") or ""),
-        ("commit", f"{code.get('commit')} ({_listed(kind)})"),
+        ("commit", f"{code.get('commit')} ({listed(kind)})"),
         ("seed", seed),
     ]
 
@@ -165,10 +176,10 @@ def _parameters(record: dict[str, Any], paths: RunPaths) -> Lines:
         for key in dict.fromkeys(ordered)
     ]
     texts += [f"--config {text}" for text in overrides.get("experiment") or []]
-    return _block("parameters", texts, "parameters.toml")
+    return block("parameters", texts, "parameters.toml")
 
 
-def _block(label: str, texts: list[str], rest: str) -> Lines:
+def block(label: str, texts: list[str], rest: str) -> Lines:
     """Lines under one label, at most a screen of them."""
     shown = texts[:MOST] + (
         [f"and {len(texts) - MOST} more: see {rest}"] if len(texts) > MOST else []
@@ -182,15 +193,15 @@ def _inputs(record: dict[str, Any], paths: RunPaths) -> Lines:
     for item in record.get("inputs") or []:
         origin = f"run {item['run']}" if item.get("run") else item.get("path")
         hashed = str(item.get("sha256") or "")[:12]
-        how = _listed((item.get("strategy"), size(item.get("size")), hashed))
+        how = listed((item.get("strategy"), size(item.get("size")), hashed))
         texts.append(f"{item.get('name')}: {origin} ({how})")
-    return _block("inputs", texts, "provenance/inputs.json")
+    return block("inputs", texts, "provenance/inputs.json")
 
 
 def _results(record: dict[str, Any], paths: RunPaths) -> Lines:
     """The summary, and how much came out."""
     texts = [f"{key} = {short(value)}" for key, value in (record.get("summary") or {}).items()]
-    lines = _block("summary", texts, "metadata.json")
+    lines = block("summary", texts, "metadata.json")
     outputs = record.get("outputs")
     if outputs:
         lines.append(("outputs", f"{outputs['files']} files, {size(outputs['size'])}"))
@@ -204,7 +215,7 @@ def _findings(record: dict[str, Any], paths: RunPaths) -> Lines:
         record.get("findings") or [], key=lambda item: order.get(item.get("severity"), 3)
     )
     texts = [f"{item.get('severity')}: {item.get('message') or item.get('code')}" for item in found]
-    return _block("findings", texts, "metadata.json")
+    return block("findings", texts, "metadata.json")
 
 
 def _people(record: dict[str, Any], paths: RunPaths) -> Lines:
@@ -220,8 +231,8 @@ def _people(record: dict[str, Any], paths: RunPaths) -> Lines:
         for item in record.get("reruns") or []
     ]
     if record.get("tags") or record.get("pinned"):
-        lines.append(("tags", _listed([*record["tags"], "pinned" if record["pinned"] else None])))
-    return lines + _block(
+        lines.append(("tags", listed([*record["tags"], "pinned" if record["pinned"] else None])))
+    return lines + block(
         "notes", [item.get("text", "") for item in record.get("notes") or []], "metadata.json"
     )
 
@@ -234,7 +245,7 @@ def _next(record: dict[str, Any], paths: RunPaths) -> Lines:
     steps = [] if (record.get("code") or {}).get("live") else [f"{call} --rerun {run}"]
     if record["state"] != "completed" and paths.checkpoints.is_dir():
         steps.insert(0, f"{call} --resume {run}")
-    return _block("next", [*steps, f"{call} verify {run}"], "")
+    return block("next", [*steps, f"{call} verify {run}"], "")
 
 
 EDGES = (("resumed_from", "resumed from"), ("rerun_of", "rerun of"))

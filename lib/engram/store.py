@@ -14,14 +14,23 @@ from engram import roots
 from engram.errors import ConfigError, RunnerError, RunNotFoundError
 from engram.filters import Filter, parse, sort_key
 from engram.index import Index, Row
-from engram.paths import RootPaths, RunPaths
+from engram.paths import GridPaths, RootPaths, RunPaths
 from engram.record import RUN_ID, load
 from engram.table import age, columns, duration, epoch, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["Store", "list_command", "list_lines", "show_command"]
+__all__ = [
+    "Store",
+    "as_json_line",
+    "dig",
+    "list_command",
+    "list_lines",
+    "run_whereabouts",
+    "show_command",
+    "terminal_width",
+]
 
 # As many as a screen shows; --limit 0 shows all.
 SHOWN = 50
@@ -69,6 +78,10 @@ class Store:
         with contextlib.suppress(RunnerError):
             reconcile(paths)
         return paths
+
+    def answering(self, reference: str) -> list[RunPaths]:
+        """Every run that answers to an id, or to the beginning or the end of one."""
+        return [row.paths for row in self._rows(reference)]
 
     def list_runs(
         self,
@@ -140,12 +153,16 @@ class Store:
         """Find a run through the indices."""
         if reference == LATEST or reference.startswith(LATEST + ":"):
             return self._latest(reference.partition(":")[2])
-        rows = _distinct(row for index in self.indices for row in index.resolve(reference))
+        rows = self._rows(reference)
         if not rows:
             raise RunNotFoundError(self._no_match(reference))
         if len(rows) > 1:
             raise RunNotFoundError(_ambiguous(reference, rows))
         return rows[0].paths
+
+    def _rows(self, reference: str) -> list[Row]:
+        """The runs that answer to an id, or to a part of one."""
+        return _distinct(row for index in self.indices for row in index.resolve(reference))
 
     def _latest(self, name: str) -> RunPaths:
         """The run with the greatest recorded start time, of one experiment or of all."""
@@ -165,6 +182,8 @@ class Store:
         names = {name for index in self.indices for name in index.values("experiment")}
         if reference in names:
             return f"no run {reference!r}, but an experiment of that name: write latest:{reference}"
+        if any(index.root.grid(reference).record.is_file() for index in self.indices):
+            return f"{reference!r} is a grid, not a run: `list --grid {reference}` shows its runs"
         import difflib
 
         near = difflib.get_close_matches(reference, newest, n=3)
@@ -185,8 +204,13 @@ def _folder(reference: str) -> RunPaths | None:
     path = Path(reference).expanduser()
     if path.name == RunPaths(path.parent).metadata.name:
         path = path.parent
-    paths = RunPaths(Path(os.path.realpath(path)))
-    if paths.metadata.is_file() or (paths.folder.is_dir() and RUN_ID.fullmatch(paths.run_id)):
+    paths, grid = RunPaths(Path(os.path.realpath(path))), GridPaths(Path(os.path.realpath(path)))
+    if paths.metadata.is_file():
+        return paths
+    if grid.record.is_file() or grid.private.is_dir():
+        msg = f"{reference!r} is a grid, not a run: `list --grid {reference}` shows its runs"
+        raise RunNotFoundError(msg)
+    if paths.folder.is_dir() and RUN_ID.fullmatch(paths.run_id):
         return paths
     if "/" in reference:
         msg = f"{reference!r} is not a run folder: it holds no {paths.metadata.name}"
@@ -267,7 +291,7 @@ def _json_lines(rows: Iterable[Row]) -> Iterator[str]:
             yield before + ","
             before = " "
         empty = False
-        before += _as_json(row)
+        before += as_json_line(row)
     yield before + "]"
 
 
@@ -283,20 +307,20 @@ def _table_lines(
     if not cells:
         yield _empty(store, asked)
         return
-    yield columns(header, cells, width=_terminal_width())
+    yield columns(header, cells, width=terminal_width())
     if len(cells) == most and (total := store.count(asked)) > most:
         yield f"{most} of {total} runs; --limit 0 shows all"
 
 
-def _as_json(row: Row) -> str:
+def as_json_line(row: Row) -> str:
     """One run as a JSON object: its folder, and all of its brief."""
     fields: dict[str, Any] = {"folder": str(row.paths.folder)}
     if row.open:
-        fields["whereabouts"] = _whereabouts(row.paths)
+        fields["whereabouts"] = run_whereabouts(row.paths)
     return json.dumps(fields)[:-1] + ", " + row.text[1:]
 
 
-def _whereabouts(paths: RunPaths) -> str | None:
+def run_whereabouts(paths: RunPaths) -> str | None:
     """Where a run that has not ended is believed to run, when that cannot be told from here."""
     from engram.reconcile import whereabouts
 
@@ -312,8 +336,8 @@ def _table(rows: Iterable[Row], extra: Sequence[str]) -> tuple[list[str], list[l
     now = time.time()
     for row in rows:
         brief = row.brief
-        state = (_whereabouts(row.paths) if row.open else None) or brief["state"]
-        chosen = {key[6:]: _dig(brief["parameters"], key[6:]) for key in wanted}
+        state = (run_whereabouts(row.paths) if row.open else None) or brief["state"]
+        chosen = {key[6:]: dig(brief["parameters"], key[6:]) for key in wanted}
         values = " ".join(
             f"{key}={short(value)}" for key, value in chosen.items() if value is not None
         )
@@ -331,7 +355,7 @@ def _table(rows: Iterable[Row], extra: Sequence[str]) -> tuple[list[str], list[l
     return ["RUN", "STATE", "WHEN", "TOOK", "TAGS", "PARAMETERS", "SUMMARY"], lines
 
 
-def _dig(values: dict[str, Any], dotted: str) -> Any:  # noqa: ANN401
+def dig(values: dict[str, Any], dotted: str) -> Any:  # noqa: ANN401
     """The parameter under a dotted key; None when there is none."""
     found: Any = values
     for part in dotted.split("."):
@@ -353,7 +377,7 @@ def _age(brief: dict[str, Any], now: float) -> str:
     return "" if started is None else f"{age(now - started)} ago"
 
 
-def _terminal_width() -> int | None:
+def terminal_width() -> int | None:
     """The width to fit into; None when nobody looks at a terminal."""
     import shutil
 
@@ -382,18 +406,23 @@ def show_command(
 
     Args:
         start: where the person stands.
-        reference: of a run, see Store.find.
+        reference: of a run or a grid, see engram.grid.find.find_either.
         lineage: whether to show where it came from and what came of it, instead.
         as_json: whether to write the record as it stands.
 
     Raises:
-        RunNotFoundError: no run answers, or several do.
+        RunNotFoundError: nothing answers, or several do; or a grid, which has no lineage.
         StoreError: the record cannot be read.
     """
     from engram import show
+    from engram.grid.find import find_either
 
     store = Store.for_root(start)
-    paths = store.find(reference)
+    paths = store.find(reference) if lineage else find_either(start, reference)
+    if isinstance(paths, GridPaths):
+        from engram.grid import screen
+
+        return screen.as_json(paths) if as_json else screen.screen(paths)
     if lineage:
         return show.lineage(store, paths)
     return show.as_json(paths) if as_json else show.screen(paths)

@@ -11,13 +11,13 @@ import io
 import json
 import os
 import sys
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from engram.files import write_atomic
 from engram.grid import parquet
 from engram.grid.attempts import attempts, last
+from engram.grid.pace import Pace
 from engram.record import NON_FINITE, plain, store_error
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ FIXED = {
     "cause": parquet.TEXT,
 }
 PARAMETER, SUMMARY = "param.", "summary."
-# A file that is written anew rests this many times as long as that took.
-REST = 20.0
-LEAST_S = 2.0  # and the Parquet file at least so long
+LEAST_S = 2.0  # between two times that the Parquet file is written
 
 
 def row_of(
@@ -68,7 +66,8 @@ def row_of(
         device: as people call it; the number of a slot on it is left out.
 
     Returns:
-        The columns of FIXED, param.KEY of each varying key and summary.KEY of each result.
+        The columns of FIXED, param.KEY of each varying key and summary.KEY of each result; of a
+        point that a search has ended early `pruned` too.
     """
     times, ended = record["times"], record.get("exit") or {}
     completed = record["state"] == "completed"
@@ -82,8 +81,10 @@ def row_of(
         "seed": record["seed"],
         "started": times.get("started"),
         "run_s": times.get("run_s"),
-        "cause": None if completed else ended.get("cause"),
+        "cause": None if completed and not record.get("pruned") else ended.get("cause"),
     }
+    if record.get("pruned"):
+        row["pruned"] = True
     row.update((f"{PARAMETER}{key}", value) for key, value in columns.items())
     summary = record.get("summary") or {}
     row.update((f"{SUMMARY}{key}", _finite_or_not(value)) for key, value in summary.items())
@@ -94,42 +95,16 @@ def rebuild(paths: GridPaths, points: Points) -> list[dict[str, Any]]:
     """The rows of a grid, drawn from the records of its runs; a run whose runner is dead is ended.
 
     Returns:
-        One row for each point of which a run has ended, by index.
+        One row for each point of which a run has ended, in the order in which they did.
     """
+    over = [run for tried in attempts(paths).values() if (run := last(tried)).ended]
     rows = []
-    for index, tried in sorted(attempts(paths).items()):
-        run = last(tried)
-        if run.ended and index < len(points):
-            columns = points.columns(index)
+    for run in sorted(over, key=lambda run: str(run.record["times"]["ended"])):
+        if run.number < len(points):
             device = "+".join((run.record.get("devices") or {}).get("labels") or ()) or "cpu"
-            rows.append(row_of(index, run.point, columns, run.record, run.attempt, device))
+            columns = points.columns(run.number)
+            rows.append(row_of(run.number, run.point, columns, run.record, run.attempt, device))
     return rows
-
-
-class Pace:
-    """Lets work be done again only after a rest that is long beside what the work took."""
-
-    def __init__(self, least_s: float) -> None:
-        """Begin with a rest.
-
-        Args:
-            least_s: the shortest rest, in seconds.
-        """
-        self.least_s = least_s
-        self.due = time.monotonic() + least_s
-
-    def may(self) -> bool:
-        """Whether the rest is over."""
-        return time.monotonic() >= self.due
-
-    def do(self, work: Callable[[], None]) -> None:
-        """Do the work, and rest afterwards, also when it fails."""
-        began = time.monotonic()
-        try:
-            work()
-        finally:
-            ended = time.monotonic()
-            self.due = ended + max(self.least_s, REST * (ended - began))
 
 
 class PointsTable:
@@ -150,6 +125,7 @@ class PointsTable:
             for place, key in enumerate([*FIXED, *(f"{PARAMETER}{key}" for key in varying)])
         }
         self._rows: dict[int, tuple[Any, ...]] = {}
+        self._points: Points | None = None
         self._csv_stale = self._parquet_stale = True
         self._csv_pace, self._parquet_pace = Pace(0.0), Pace(LEAST_S)
 
@@ -161,6 +137,7 @@ class PointsTable:
             StoreError: the files cannot be written.
         """
         table = cls(paths, points.varying)
+        table._points = points
         for row in rebuild(paths, points):
             table._keep(row)
         table.flush(force=True)
@@ -239,13 +216,23 @@ class PointsTable:
             self.problem = store_error(self.paths.table, error)
 
     def _keep(self, row: dict[str, Any]) -> None:
-        for key in row:
-            self._columns.setdefault(key, len(self._columns))
+        new = [key for key in row if key not in self._columns]
+        for key in new:
+            self._columns[key] = len(self._columns)
+        if self._points is not None and any(key.startswith(PARAMETER) for key in new):
+            self._fill(self._points)
         # States, devices and causes are the same few texts over and over.
         self._rows[row["index"]] = tuple(
             sys.intern(value) if type(value) is str else value
             for value in (row.get(key) for key in self._columns)
         )
+
+    def _fill(self, points: Points) -> None:
+        """Give rows the parameters that vary only since later points: a search draws as it goes."""
+        for index, row in self._rows.items():
+            known = {f"{PARAMETER}{key}": value for key, value in points.columns(index).items()}
+            missing = [known.get(key) for key in list(self._columns)[len(row) :]]
+            self._rows[index] = (*row, *missing)
 
     def _values(self, row: tuple[Any, ...], names: Sequence[str]) -> Iterator[Any]:
         """The values of a row under these columns; of a column that appeared later, None."""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import math
 from typing import TYPE_CHECKING, Any
 
+from engram.files import write_atomic
+from engram.grid.pace import Pace
 from engram.readme import cell, command, fence, one_line, paragraphs, unpacking
 from engram.table import duration, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["counted", "render"]
+    from engram.paths import GridPaths
+
+__all__ = ["Readme", "counted", "render"]
 
 Row = dict[str, Any]
+LEAST_S = 2.0
 MOST_VALUES = 8
 MOST_FAILURES = 20
 MOST_TEXT = 200
@@ -27,6 +33,32 @@ ENDINGS = {
     "interrupted": "It was interrupted",
     "killed": "It was killed",
 }
+
+
+class Readme:
+    """Keeps the README of a grid current, now and then and at the end."""
+
+    def __init__(self, paths: GridPaths) -> None:
+        """Name the grid; nothing is written yet."""
+        self.paths = paths
+        self._pace = Pace(LEAST_S)
+        self._pace.due = 0.0  # the first one at once
+
+    def keep(self, record: dict[str, Any], rows: Iterable[Row], *, force: bool = False) -> None:
+        """Write the README, unless that was done just now; one that cannot be written ends nothing.
+
+        Args:
+            record: as in grid.json.
+            rows: of the table of points; looked at only when they are needed.
+            force: whether to write in any case.
+        """
+
+        def work() -> None:
+            write_atomic(self.paths.readme, render(record, rows).encode("utf-8", "replace"))
+
+        if force or self._pace.may():
+            with contextlib.suppress(OSError):
+                self._pace.do(work)
 
 
 def render(record: dict[str, Any], rows: Iterable[Row]) -> str:
@@ -103,6 +135,8 @@ def _facts(record: dict[str, Any]) -> str:
         "devices": _listed(record.get("devices") or ()),
         "slots": record.get("slots"),
         "points run in": started + (f": {warm['why_not']}" if warm.get("why_not") else ""),
+        "search": _search(record.get("search")),
+        "best": _best(record),
         "rerun of": parent.get("grid") if isinstance(parent, dict) else parent,
     }
     lines = [
@@ -111,6 +145,21 @@ def _facts(record: dict[str, Any]) -> str:
         if value not in (None, "")
     ]
     return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _search(search: dict[str, Any] | None) -> str | None:
+    """How points were chosen while others ran: "optuna: tpe, pruner median, to minimize loss"."""
+    if not search or search["kind"] != "optuna":
+        return search and "the grid file, by what has finished"
+    pruner = "" if search["pruner"] == "none" else f", pruner {search['pruner']}"
+    what = f"to {search['direction']} {search['metric']} in {search['trials']} trials"
+    return f"optuna: {search['sampler']}{pruner}, {what}"
+
+
+def _best(record: dict[str, Any]) -> str | None:
+    """The best point of a search."""
+    best = record.get("best")
+    return best and f"{short(best['value'])}: {best['name']}, run {best['run_id']}"
 
 
 def _listed(texts: Sequence[str]) -> str:

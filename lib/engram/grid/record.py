@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engram import lease
 from engram import record as runs
 from engram.errors import RunnerError, RunNotFoundError, StoreError
-from engram.files import write_atomic, write_json
+from engram.files import write_json
 from engram.locks import locked
 from engram.paths import GridPaths
 from engram.reconcile import REBOOTED, SILENT
@@ -39,7 +39,7 @@ STATES = tuple(state for state in runs.STATES if state != "timed_out")
 ENDED = frozenset(STATES[2:])
 # One that has ended runs again when it is resumed.
 NEXT = {"created": ENDED | {"running"}, "running": ENDED, **dict.fromkeys(ENDED, {"running"})}
-FIXED = ("schema_version", "grid_id", "hashes", "record_sha256", *runs.MUTABLE)
+FIXED = ("schema_version", "grid_id", "record_sha256", *runs.MUTABLE)
 TIMES = ("created", "started", "ended", "run_s")
 NEEDED = ("schema_version", "grid_id", "state", "times", "points", "counts", "varying")
 
@@ -297,13 +297,13 @@ def _last_sign(paths: GridPaths) -> float:
 
 def _bring_up_to_date(paths: GridPaths, record: dict[str, Any]) -> None:
     """Tell people too; what cannot be written does not take the record with it."""
-    from engram.grid import readme
     from engram.grid.points import Points
     from engram.grid.points_table import PointsTable
+    from engram.grid.readme import Readme
 
-    with contextlib.suppress(OSError, RunnerError):
+    with contextlib.suppress(RunnerError):
         table = PointsTable.open(paths, Points(paths.points))
-        write_atomic(paths.readme, readme.render(record, table.rows).encode("utf-8", "replace"))
+        Readme(paths).keep(record, table.rows)
 
 
 def _write(paths: GridPaths, record: dict[str, Any], *, sync: bool) -> dict[str, Any]:
