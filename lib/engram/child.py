@@ -13,7 +13,6 @@ from __future__ import annotations
 import _frozen_importlib as bootstrap
 import _frozen_importlib_external as external
 import faulthandler
-import functools
 import marshal
 import os
 import sys
@@ -22,11 +21,11 @@ from pathlib import Path
 
 TYPE_CHECKING = False  # the typing module would cost a quarter of the interpreter's start
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from types import ModuleType, TracebackType
+    from collections.abc import Iterable
+    from types import TracebackType
     from typing import Any
 
-    from engram import audit, finder, zygote
+    from engram import audit, finder, seeding, zygote
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 INTERRUPTED = 130
@@ -47,6 +46,7 @@ def _load(name: str) -> Any:  # noqa: ANN401
 if not TYPE_CHECKING:
     audit = _load("audit")
     finder = _load("finder")
+    seeding = _load("seeding")
 
 
 def main(fd: int, warm: zygote.Zygote | None = None) -> int:
@@ -78,10 +78,9 @@ def main(fd: int, warm: zygote.Zygote | None = None) -> int:
 
 def load_while_waiting() -> None:
     """Import what nearly every run needs, in time that is otherwise spent waiting for the spec."""
-    import random  # seeded before the script is loaded
     import tomllib  # reads params_file
 
-    del random, tomllib
+    del tomllib
 
 
 def _read_spec(fd: int) -> dict[str, Any] | None:
@@ -123,7 +122,7 @@ class Ground:
         faulthandler.enable()
         found = finder.install(spec["snapshot"], self.roots, spec.get("bytecode") or "")
         self.foreign = finder.forget_live_modules(found, environment)
-        self.after_import = AfterImport()
+        self.after_import = seeding.AfterImport()
         sys.meta_path.insert(1, self.after_import)  # behind the snapshot's own modules
 
     def config(self, spec: dict[str, Any]) -> audit.Config:
@@ -184,15 +183,10 @@ def _run(spec: dict[str, Any], ground: Ground) -> dict[str, Any]:
 def _call(spec: dict[str, Any], ground: Ground) -> Any:  # noqa: ANN401
     seed = spec.get("seed")
     if seed is not None:
-        import random
-
-        random.seed(seed)
-        _seed_loaded(seed)
-        for name, function in SEEDERS.items():
-            ground.after_import.calls[name] = functools.partial(function, seed=seed)
+        seeding.start(seed, ground.after_import)
     module = _load_script(spec["script"])
     if seed is not None:
-        _seed_loaded(seed)  # whatever the script drew while it was imported
+        seeding.seed_loaded(seed)  # whatever the script drew while it was imported
     return module.main(
         input_dir=_path(spec.get("input_dir")),
         output_dir=Path(spec["output_dir"]),
@@ -221,69 +215,6 @@ def _load_script(path: str) -> Any:  # noqa: ANN401
     sys.modules[name] = module
     spec.loader.exec_module(module)  # type: ignore[union-attr]
     return module
-
-
-def _seed_numpy(numpy: Any, seed: int) -> None:  # noqa: ANN401
-    if hasattr(numpy, "random"):  # else it is still being imported
-        numpy.random.seed(seed % 2**32)
-
-
-def _seed_torch(torch: Any, seed: int) -> None:  # noqa: ANN401
-    if hasattr(torch, "manual_seed"):
-        torch.manual_seed(seed)
-
-
-SEEDERS = {"numpy": _seed_numpy, "torch": _seed_torch}
-
-
-def _seed_loaded(seed: int) -> None:
-    """Seed the global generators of numpy and torch, where they are imported."""
-    for name, function in SEEDERS.items():
-        module = sys.modules.get(name)
-        if module is not None:
-            function(module, seed)
-
-
-DRAWS_AN_ID = ("rich.style",)
-"""Modules that draw from Python's generator when they are imported, but only to name things."""
-
-
-def _nothing(module: ModuleType) -> None:
-    """Do nothing with a module of which only the import is of interest."""
-
-
-class AfterImport:
-    """Calls functions with modules that the script imports, as soon as they are executed.
-
-    Stands on sys.meta_path, but finds nothing itself: it lets the ordinary path answer.
-    """
-
-    def __init__(self) -> None:
-        """Wait for those that must not disturb the script's random numbers."""
-        self.calls: dict[str, Callable[[ModuleType], None]] = dict.fromkeys(DRAWS_AN_ID, _nothing)
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:  # noqa: ANN401
-        """Return the spec of a module that is waited for, else None; called by the imports."""
-        call = self.calls.pop(name, None)
-        if call is None:
-            return None
-        spec = external.PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def exec_module(module: ModuleType) -> None:
-                state = _python_state() if name in DRAWS_AN_ID else None
-                execute(module)
-                if state is not None:
-                    sys.modules["random"].setstate(state)
-                call(module)
-
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
-
-
-def _python_state() -> Any:  # noqa: ANN401
-    return sys.modules["random"].getstate()
 
 
 def flat_summary(value: Any) -> tuple[dict[str, Any] | None, str | None]:  # noqa: ANN401

@@ -11,11 +11,12 @@ end, where all of these are known to do nothing there but give back memory.
 
 from __future__ import annotations
 
-import _ctypes
 import gc
 import io
 import os
 import sys
+
+from engram import libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Borrowed:
         """Register for the very end: handlers are called in the reverse order."""
         self.auditor = auditor
         self.modules: dict[str, ModuleType] = {}
+        self.commits: list[tuple[ModuleType, dict[str, Any]]] = []
         self.forever: list[Any] = []
         atexit.register(self.give_back)
 
@@ -64,12 +66,17 @@ class Borrowed:
             name
             for name, module in list(sys.modules.items())
             if "." not in name and str(getattr(module, "__file__", None)).startswith(environment)
-        }
+        } | set(sys.builtin_module_names)
         self.modules = {
             name: module
             for name, module in sys.modules.items()
             if name not in known and name.partition(".")[0] in tops
         }
+        self.commits = [
+            (module, dict(vars(module)))
+            for name, module in sys.modules.items()
+            if name not in known and name not in self.modules
+        ]
         # A circle that the collector no longer looks at is never taken apart.
         self.forever += [self.forever, self.modules]
         _forget_finalizers()
@@ -78,12 +85,27 @@ class Borrowed:
 
     def give_back(self) -> None:
         """Hide the borrowed modules from the interpreter, which is about to take all apart."""
+        for module, before in self.commits:
+            _restore(vars(module), before)
         if not self.modules:
             return
         if any(_written(self.auditor)):
             _flush()
         for name in self.modules:
             sys.modules.pop(name, None)
+
+
+def _restore(names: dict[str, Any], before: dict[str, Any]) -> None:
+    """Let go of what the script put into a module of its commit that was imported before.
+
+    The collector does not look at such a module any more, so it would not find out that what hangs
+    from it is garbage: the script's own objects, in the end.
+    """
+    for name in [n for n, value in names.items() if before.get(n, names) is not value]:
+        if name in before:
+            names[name] = before[name]
+        else:
+            del names[name]
 
 
 def _forget_finalizers() -> None:
@@ -141,12 +163,9 @@ def _is_quiet(path: str) -> bool:
 
 def _end_here() -> None:
     """Have exit() end the process once the handlers that are registered after this were called."""
-    pointer: Any = type("Pointer", (_ctypes._SimpleCData,), {"_type_": "P"})
     try:
-        library = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
-        names = ("on_exit", "_exit", "__cxa_atexit", "fflush")
-        on_exit, end, at_exit, flush = (_ctypes.dlsym(library, name) for name in names)
+        end, flush = libc.address("_exit"), libc.address("fflush")
+        libc.call("on_exit", end, 0)
+        libc.call("__cxa_atexit", flush, 0, 0)
     except OSError:  # another C library
         return
-    _ctypes.call_function(on_exit, (pointer(end), pointer(None)))
-    _ctypes.call_function(at_exit, (pointer(flush), pointer(None), pointer(None)))

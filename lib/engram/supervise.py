@@ -147,9 +147,10 @@ class Supervisor:
             stream.close()
         if self._guardian is not None:
             os.waitpid(self._guardian, 0)
+        elif self._status is not None and "strays" not in self._facts:
+            while os.read(self._status, 1 << 16):  # until it has ended what it still has
+                pass
         if self._status is not None:
-            while self._guardian is None and os.read(self._status, 1 << 16):
-                pass  # no child of ours: its end of the pipe ends with it
             os.close(self._status)
         os.close(self._wake)
         os.close(self._wake_end)

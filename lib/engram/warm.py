@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from array import array
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -222,7 +223,8 @@ class Warm:
         os.close(early)
         self._pid = pid
         told = {**ground, "preload": preload, "environ": environ, "out": out, "err": err}
-        told |= {"channel": fork.channel, "replaced": {name: bare.get(name) for name in environ}}
+        told |= {"tmp": tempfile.gettempdir(), "channel": fork.channel}
+        told |= {"replaced": {name: bare.get(name) for name in environ}}
         with contextlib.suppress(OSError):  # it has ended: that is noticed next
             self._channel.send(marshal.dumps(told, 2))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any, NoReturn
 
-    from engram import audit, child, fork_safety, leaving
+    from engram import audit, child, fork_safety, leaving, renewal
     from engram.processes import Process
 
 MOST_DESCRIPTORS = 253
@@ -64,12 +64,12 @@ class _Own:
         import select
         import signal
 
-        from engram import fork_safety, guardian, leaving, processes
+        from engram import fork_safety, guardian, huge_pages, leaving, processes, renewal
 
         self.socket, self.atexit, self.gc = _socket, atexit, gc
         self.select, self.signal = select, signal
-        self.guardian, self.processes = guardian, processes
-        self.fork_safety, self.leaving = fork_safety, leaving
+        self.guardian, self.processes, self.renewal = guardian, processes, renewal
+        self.fork_safety, self.huge_pages, self.leaving = fork_safety, huge_pages, leaving
         self.modules = {name: sys.modules.pop(name) for name in set(sys.modules) - before}
 
     def show(self) -> None:
@@ -103,7 +103,7 @@ class Zygote:
         self.own.guardian.name_process(b"engram-warm")
         self.own.guardian.prctl(self.own.guardian.PR_SET_CHILD_SUBREAPER, 1)
         self.own.hide()
-        self.mark = _address_of_mark(self.own.processes.MARK)
+        self.mark = self.own.renewal.address_of_mark(self.own.processes.MARK)
 
     def work(self) -> NoReturn:
         """Import, say what came of it, and fork until nobody is left who could ask."""
@@ -113,8 +113,7 @@ class Zygote:
         self._import()
         reason = self._settle()
         if reason is not None:
-            self._say(why_not=reason)
-            os._exit(0)
+            self._give_up(why_not=reason)
         self._say(ready=True)
         self._serve()
 
@@ -124,8 +123,7 @@ class Zygote:
     def _import(self) -> None:
         """Import PRELOAD, as a script would, and note what that does."""
         self.before = dict(os.environ)
-        self.folder = _own_folder()
-        os.chdir(self.folder)
+        self.folder: renewal.Folder = self.own.renewal.Folder(self.setup["tmp"])
         setup, inside = self.setup, self.child
         self.ground: child.Ground = inside.Ground(setup, self.environment)
         bytecode = setup["bytecode"] or ""
@@ -149,20 +147,27 @@ class Zygote:
 
         error.__traceback__ = self.child.own_frames(error.__traceback__)
         lines = "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
-        _leave_folder(self.folder)
-        self._say(failed=name, text="\n".join(lines[-WORDS:]))
-        os._exit(1)
+        self.folder.leave()
+        self._give_up(failed=name, text="\n".join(lines[-WORDS:]))
+
+    def _give_up(self, **message: Any) -> NoReturn:  # noqa: ANN401
+        """End with these words, after everything that PRELOAD has started."""
+        processes = self.own.processes
+        processes.end_all(lambda: processes.descendants(os.getpid()), deadline_s=STRAYS_S)
+        self._say(**message)
+        os._exit(0)
 
     def _settle(self) -> str | None:
         """Make ready to fork, or say why that would not be as good as a start."""
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
-        left = _leave_folder(self.folder)
+        left = self.folder.leave()
         reason = self.watch.reason(self.auditor, left, self.setup)
         if reason is not None:
             return reason
-        self.printed = [(n, _whole(self.setup[which])) for n, which in ((1, "out"), (2, "err"))]
+        whole = self.own.renewal.whole
+        self.printed = [(1, whole(self.setup["out"])), (2, whole(self.setup["err"]))]
         self.changed = {
             name: os.environ.get(name)
             for name in (*self.before, *(n for n in os.environ if n not in self.before))
@@ -170,8 +175,8 @@ class Zygote:
         }
         signal = self.own.signal
         self.handlers = {n: signal.getsignal(n) for n in self.own.fork_safety.TOUCHED}
-        self.fresh_tmp = _default_tmp()
-        self.borrowed.keep(self.watch.modules)
+        self.fresh_tmp = self.own.renewal.default_tmp()
+        self.borrowed.keep({"sys", "builtins"})
         self.own.gc.collect()
         self.own.gc.freeze()
         return None
@@ -180,8 +185,11 @@ class Zygote:
         """Fork whenever somebody asks, and collect the guardians that ended."""
         self.poll = self.own.select.poll()
         self.poll.register(self.channel.fileno(), self.own.select.POLLIN)
+        pages = self.own.huge_pages.candidates()
         while True:
-            ready = [fd for fd, _ in self.poll.poll()]
+            ready = [fd for fd, _ in self.poll.poll(0 if pages else None)]
+            if not ready:
+                self.own.huge_pages.collapse(pages.pop())
             if any(fd in ready for fd in self.guardians.values()):
                 self._reap()
             if self.channel.fileno() in ready:
@@ -254,7 +262,7 @@ class Zygote:
                 self.own.signal.signal(number, handler)
             self.own.guardian.name_process(self.name)
             self.own.hide()
-            _write_mark(self.mark, token)
+            self.own.renewal.write_mark(self.mark, token)
             sys.orig_argv[-2:] = [str(spec)]
             raise self.own.guardian.Entered(spec)
 
@@ -266,13 +274,13 @@ class Zygote:
         config = self.ground.config(spec)
         self._set_environ(spec, config)
         os.chdir(spec["output_dir"])
-        _forget_folders(self.folder, fresh_tmp=self.fresh_tmp)
+        self.own.renewal.forget_folders(self.folder.path, fresh_tmp=self.fresh_tmp)
         self.auditor.begin(config)
         self.ground.note(self.auditor)
         for descriptor, text in self.printed:
-            _write_all(descriptor, text)
+            self.own.renewal.write_all(descriptor, text)
         if spec.get("seed") is None:
-            _seed_anew()
+            self.child.seeding.start_anew()
         return self.auditor, self.ground
 
     def _refuse_another(self, spec: dict[str, Any]) -> None:
@@ -296,90 +304,3 @@ class Zygote:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _own_folder() -> str:
-    """Make an empty folder to import in: every run would have its empty outputs/ instead."""
-    base = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108
-    folder = os.path.join(base, f"engram-warm-{os.urandom(6).hex()}")
-    os.mkdir(folder, 0o700)
-    return os.path.realpath(folder)
-
-
-def _leave_folder(folder: str) -> list[str]:
-    """Remove that folder; name what was left in it."""
-    os.chdir("/")
-    left = sorted(os.listdir(folder))
-    if left:
-        import shutil
-
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        os.rmdir(folder)
-    return left
-
-
-def _whole(fd: int) -> bytes:
-    return os.pread(fd, os.fstat(fd).st_size, 0)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(fd, left) :]
-
-
-def _default_tmp() -> bool:
-    """Tell whether tempfile has looked for the temporary folder: each run has its own."""
-    tempfile = sys.modules.get("tempfile")
-    if tempfile is None or tempfile.tempdir is None:
-        return False
-    return tempfile.tempdir in tempfile._candidate_tempdir_list()
-
-
-def _forget_folders(folder: str, *, fresh_tmp: bool) -> None:
-    """Correct what modules of the standard library have remembered of where they were imported."""
-    if fresh_tmp:
-        sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None and folder == process.ORIGINAL_DIR:
-        process.ORIGINAL_DIR = os.getcwd()  # type: ignore[attr-defined]
-
-
-def _seed_anew() -> None:
-    """Without a seed each run draws other numbers; torch alone starts with the same ones always."""
-    import random
-
-    random.seed()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed()
-
-
-def _address_of_mark(name: str) -> int | None:
-    """Find where in memory the value of a variable lies that /proc shows; None where unknown."""
-    try:
-        with open("/proc/self/environ", "rb") as stream:
-            at = (b"\0" + stream.read()).find(f"\0{name}=".encode())
-        with open("/proc/self/stat", "rb") as stream:
-            fields = stream.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    start = int(fields[47])  # env_start, the 50th field of the whole line
-    return start + at + len(name) + 1 if at >= 0 and start else None
-
-
-def _write_mark(address: int | None, token: str) -> None:
-    """Put the token of this run where /proc shows it, for `processes.marked`."""
-    if address is None:
-        return
-    try:
-        fd = os.open("/proc/self/mem", os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        os.pwrite(fd, token.encode(), address)
-    except OSError:
-        return
-    finally:
-        os.close(fd)

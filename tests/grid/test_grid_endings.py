@@ -69,7 +69,7 @@ def test_retries_are_new_runs_and_are_counted(project: Project) -> None:
     script = (project.root / "work.py").read_text()
     set_up(project, points("[{}, {}]"))
     flaky = (
-        'def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None):\n'
+        "def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None):\n"
         "    import os, pathlib\n"
         '    flag = pathlib.Path(os.environ["FLAGS"]) / params_file.parent.name[21:28]\n'
         "    if not flag.exists():\n"
@@ -88,8 +88,7 @@ def test_retries_are_new_runs_and_are_counted(project: Project) -> None:
     assert done.returncode == 0, done.stderr
     (folder,) = folders(project)
     made = sorted(
-        (item["grid"]["point"], item["grid"]["attempt"], item["state"])
-        for item in records(folder)
+        (item["grid"]["point"], item["grid"]["attempt"], item["state"]) for item in records(folder)
     )
     assert made == [
         ("point-0", 1, "killed"),
@@ -125,8 +124,13 @@ def test_ctrl_c_ends_what_runs_and_says_so(project: Project) -> None:
 
 def test_ctrl_c_twice_ends_at_once(project: Project) -> None:
     set_up(project, points('[{"kind": "hang"}]'))
-    stubborn = (project.root / "work.py").read_text().replace(
-        "    print(\"begin\"", "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    print(\"begin\""
+    stubborn = (
+        (project.root / "work.py")
+        .read_text()
+        .replace(
+            '    print("begin"',
+            '    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    print("begin"',
+        )
     )
     project.write("work.py", stubborn)
     project.commit()
@@ -174,7 +178,9 @@ def test_resume_runs_only_what_is_not_completed(project: Project, tmp_path: Path
     witness = tmp_path / "witness"
     set_up(project, points('[{}, {"kind": "raise"}, {}]'))
     work = (project.root / "work.py").read_text()
-    fixable = work.replace('if kind == "raise":', 'if kind == "raise" and "FIXED" not in os.environ:')
+    fixable = work.replace(
+        'if kind == "raise":', 'if kind == "raise" and "FIXED" not in os.environ:'
+    )
     project.write("work.py", fixable)
     project.commit()
     assert project.run("--grid", "grid.py", "experiment.toml").returncode == 1

@@ -68,7 +68,7 @@ def test_points_come_as_the_generator_yields_them(drawn):
     assert found.points.names == ["lr=0.1-seed0", "lr=0.1-seed1", "lr=0.2-seed0", "lr=0.2-seed1"]
     assert values(found.points)[2] == {"keep": [1, {"a": "b"}], "lr": 0.2, "seed": 0}
     assert found.points.varying == ("lr", "seed")
-    assert found[2:] == (None,) * 6 + (False,)
+    assert found[2:] == (None,) * 6 + (False, None)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_constants_come_back_plain(drawn):
         f"MAX_RETRIES = 0\nMEMORY = 'auto'\nMAX_POINTS = 1\nANYTHING = 3\n{ONE_POINT}"
     )
 
-    assert found[2:] == ([0, "GPU-1"], 2, 3, ("a.b",), 0, "auto", False)
+    assert found[2:] == ([0, "GPU-1"], 2, 3, ("a.b",), 0, "auto", False, None)
 
 
 @pytest.mark.parametrize(
@@ -469,4 +469,5 @@ def test_template_varies_the_seed_of_any_experiment(tmp_path):
     ):
         drawn = draw(ROOT / "run_grid_search.py", found, base, tmp_path / "points.jsonl")
         assert values(drawn.points) == [{**base, "seed": seed} for seed in (0, 1, 2)]
-        assert drawn[2:] == (None,) * 6 + (False,)
+        assert drawn.preload == ("torch",)
+        assert drawn._replace(preload=None)[2:] == (None,) * 6 + (False, None)

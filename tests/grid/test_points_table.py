@@ -8,7 +8,13 @@ import io
 import json
 import math
 import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,10 +23,16 @@ from made_grids import MadeGrid, run_record
 
 from engram import record as runs
 from engram.errors import StoreError
-from engram.grid import pace, parquet, points_table
+from engram.grid import pace, parquet_file, points_table, table_text
+from engram.grid.parquet_file import DOUBLE, INTEGER, TEXT, Column
 from engram.grid.points import Points
 from engram.grid.points_table import FIXED, PointsTable, row_of
 from engram.paths import GridPaths
+
+LIB = Path(points_table.__file__).parents[2]
+needs_pyarrow = pytest.mark.skipif(
+    not parquet_file.installed(), reason="without pyarrow there is no points.parquet"
+)
 
 # What scripts return and what points vary, as nasty as it comes.
 SUMMARIES = [
@@ -164,6 +176,8 @@ def test_opened_anew_it_is_rebuilt_from_the_runs(grid):
     grid.paths.table.write_bytes(before[0][: len(before[0]) // 2])  # as a power cut may leave it
     grid.paths.parquet.unlink()
     table = PointsTable.open(grid.paths, Points(grid.paths.points))
+    assert grid.paths.table.read_bytes() == before[0]
+    table.flush(force=True)
     assert (grid.paths.table.read_bytes(), grid.paths.parquet.read_bytes()) == before
     assert table.counts() == {"completed": 6}
 
@@ -213,7 +227,7 @@ def test_parameters_that_vary_only_since_later_points_are_filled_in(tmp_path):
 
 
 class Disk:
-    """Counts the bytes that the table writes: appended, and in files written anew."""
+    """Counts the bytes that the table itself writes: appended, and in files written anew."""
 
     def __init__(self, monkeypatch):
         self.appended, self.anew = [], []
@@ -237,37 +251,13 @@ def test_2000_points_cost_the_same_bytes_each(tmp_path, monkeypatch):
     paths = GridPaths(tmp_path)
     table, disk = PointsTable(paths, ["lr"]), Disk(monkeypatch)
     for index in range(2000):
-        clock[0] += 0.01
         table.put(row(index, acc=index / 2000))
         table.flush()
     assert len(disk.appended) == 1999  # the first one brought a new column
     assert sum(disk.appended[-100:]) < 1.1 * sum(disk.appended[:100])
-    assert [name for name, _ in disk.anew].count("points.csv") == 1
-    # 20 s went by; once in 2 s, and work that takes no time on this clock needs no longer rest.
-    assert [name for name, _ in disk.anew].count("points.parquet") == 9
+    assert [name for name, _ in disk.anew] == ["points.csv"]
     table.finish()
     assert len(read_csv(paths.table)) == 2000
-
-
-def test_a_file_that_takes_long_to_write_rests_longer(tmp_path, monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])
-    table = PointsTable(GridPaths(tmp_path), ["lr"])
-    write_atomic, written = points_table.write_atomic, []
-
-    def slow(path, data, **options):
-        clock[0] += 1.0 if path.suffix == ".parquet" else 0.0
-        written.append((path.name, clock[0]))
-        write_atomic(path, data, **options)
-
-    monkeypatch.setattr(points_table, "write_atomic", slow)
-    for index in range(100):
-        clock[0] += 1.0
-        table.put(row(index, acc=0.5))
-        table.flush()
-    times = [when for name, when in written if name == "points.parquet"]
-    assert len(times) >= 3
-    assert all(later - earlier >= 20.0 for earlier, later in zip(times, times[1:], strict=False))
 
 
 def test_a_new_column_in_every_point_does_not_write_the_file_each_time(tmp_path, monkeypatch):
@@ -336,7 +326,7 @@ def test_a_table_that_was_deleted_comes_back(tmp_path):
     assert [line["index"] for line in read_csv(paths.table)] == ["0", "1"]
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @given(
@@ -344,28 +334,277 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
         st.tuples(
             st.none() | st.integers(-(2**63), 2**63 - 1),
             st.none() | st.floats(allow_nan=False),
-            st.none() | TEXT,
+            st.none() | texts.filter(lambda text: "\0" not in text),
             st.none() | st.booleans(),
         ),
         max_size=70,
     ),
-    TEXT,
+    texts,
 )
 def test_every_parquet_file_reads_back_as_it_was(rows, name):
     reader = pytest.importorskip("pyarrow.parquet")
-    kinds = (parquet.INTEGER, parquet.DOUBLE, parquet.TEXT, parquet.BOOLEAN)
-    names = [f"{kind}.{name}" for kind in kinds]
+    names = [f"{kind}.{name}" for kind in ("integer", "double", "text", "flag")]
     values = [list(column) for column in zip(*rows, strict=True)] or [[], [], [], []]
-    columns = [parquet.Column(*item) for item in zip(names, kinds, values, strict=True)]
-    table = reader.read_table(io.BytesIO(parquet.write(columns)))
+    columns = map(Column, names, (INTEGER, DOUBLE, TEXT, None), values)
+    table = reader.read_table(io.BytesIO(parquet_file.encode(columns)))
+    flag = "string" if set(values[3]) <= {None} else "bool"
     assert table.column_names == names
-    assert [str(kind) for kind in table.schema.types] == ["int64", "double", "string", "bool"]
+    assert [str(kind) for kind in table.schema.types] == ["int64", "double", "string", flag]
     assert [table.column(place).to_pylist() for place in range(4)] == values
+
+
+@pytest.mark.parametrize(
+    ("fixed", "values", "kind", "expected"),
+    [
+        (None, [], "string", []),
+        (None, [None, None], "string", [None, None]),
+        (INTEGER, [None], "int64", [None]),
+        (DOUBLE, [1, None], "double", [1.0, None]),
+        (None, [1, 2.5], "double", [1.0, 2.5]),
+        (None, [2**53 + 1, 0.5], "string", ["9007199254740993", "0.5"]),
+        (None, [2**63 - 1, -(2**63)], "int64", [2**63 - 1, -(2**63)]),
+        (INTEGER, [2**63, 1], "string", ["9223372036854775808", "1"]),
+        (INTEGER, [1.5, 1], "double", [1.5, 1.0]),
+        (None, [1.0, True], "string", ["1.0", "true"]),
+        (None, [True, 1, None], "string", ["true", "1", None]),
+        (None, ["", "a\0b", "\ud800"], "string", ["", "a\\x00b", "\\ud800"]),
+        (None, [[1, None], {"a": "\u00e4"}], "string", ["[1, null]", '{"a": "\u00e4"}']),
+    ],
+)
+def test_a_column_has_the_type_that_holds_its_values_as_they_are(fixed, values, kind, expected):
+    reader = pytest.importorskip("pyarrow.parquet")
+    data = parquet_file.encode([Column("it", fixed, values)])
+    column = reader.read_table(io.BytesIO(data)).column("it")
+    assert (str(column.type), column.to_pylist()) == (kind, expected)
+
+
+def test_without_pyarrow_there_is_the_csv_file_alone(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    paths = GridPaths(tmp_path)
+    table = PointsTable(paths, ["lr"])
+    table.put(row(0, acc=1))
+    table.finish()
+    assert table.problem is None
+    assert [path.name for path in tmp_path.iterdir()] == ["points.csv"]
+
+
+class Writers:
+    """Processes that write points.parquet: how many there were, and what holds them up."""
+
+    def __init__(self, monkeypatch, gate):
+        """Make each of them wait until somebody opens `gate`, a named pipe, if there is one."""
+        self.pids = []
+        fork, encode = os.fork, parquet_file.encode
+
+        def counting():
+            pid = fork()
+            if pid:
+                self.pids.append(pid)
+            return pid
+
+        def held(columns):
+            gate.read_bytes()
+            return encode(columns)
+
+        monkeypatch.setattr(parquet_file.os, "fork", counting)
+        if gate is not None:
+            os.mkfifo(gate)
+            monkeypatch.setattr(parquet_file, "encode", held)
+
+
+@needs_pyarrow
+def test_a_point_never_waits_for_the_parquet_file_and_one_process_writes_it(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])
+    paths, gate = GridPaths(tmp_path), tmp_path / "gate"
+    table, writers = PointsTable(paths, ["lr"]), Writers(monkeypatch, gate)
+    for index in range(100):
+        clock[0] += 1.0
+        table.put(row(index, acc=0.5))
+        table.flush()
+    assert len(writers.pids) == 1  # it waits at the gate, and so does nobody else
+    assert len(read_csv(paths.table)) == 100
+    assert not paths.parquet.exists()
+
+    gate.write_bytes(b"")
+    table._parquet.wait()
+    assert [line["index"] for line in read_parquet(paths.parquet)] == [0, 1]
+    for _ in range(99 * 20):  # it took 98 s on this clock, as far as anybody could see
+        clock[0] += 1.0
+        table.flush()
+        assert len(writers.pids) == (1 if clock[0] < 100.0 + 98.0 * 20.0 else 2)
+    gate.write_bytes(b"")
+    table._parquet.wait()
+    table.flush()
+    assert len(writers.pids) == 2  # nothing has changed since
+    assert len(read_parquet(paths.parquet)) == 100
+
+
+@needs_pyarrow
+def test_the_process_that_writes_has_nothing_of_the_dispatcher_open(tmp_path, monkeypatch):
+    """A pipe that stays open there would hide the end of a slot."""
+    encode = parquet_file.encode
+
+    def looking(columns):
+        numbers = [path.name for path in Path("/proc/self/fd").iterdir() if path.exists()]
+        facts = {"open": sorted(numbers), "session": os.getsid(0)}
+        (tmp_path / "facts").write_text(json.dumps(facts))
+        return encode(columns)
+
+    monkeypatch.setattr(parquet_file, "encode", looking)
+    ends = os.pipe()
+    table = PointsTable(GridPaths(tmp_path), ["lr"])
+    table.put(row(0, acc=1))
+    try:
+        table.finish()
+    finally:
+        for end in ends:
+            os.close(end)
+    facts = json.loads((tmp_path / "facts").read_text())
+    assert facts["open"] == ["0", "1", "2"]
+    assert facts["session"] != os.getsid(0)  # a Ctrl-C in the terminal does not reach it
+
+
+@needs_pyarrow
+@pytest.mark.parametrize(
+    ("breaks", "said"),
+    [
+        ("raise RuntimeError('pyarrow is broken: ' + chr(0xD800))", "pyarrow is broken"),
+        ("os.write(2, b'terminate called'); os.kill(os.getpid(), 9)", "terminate called"),
+        ("os.kill(os.getpid(), 9)", "ended by signal 9; points.csv has the same rows"),
+        ("os._exit(7)", "ended with exit code 7; points.csv has the same rows"),
+        ("raise OSError(errno.ENOSPC, '')", "the disk is full"),
+        ("os.write(2, b'x' * 1000000); os._exit(7)", "xxx"),
+    ],
+)
+def test_a_process_that_cannot_write_is_told_with_what_it_said(tmp_path, monkeypatch, breaks, said):
+    paths = GridPaths(tmp_path)
+    table = PointsTable(paths, ["lr"])
+    table.put(row(0, acc=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet_file, "encode", lambda columns: exec(breaks))
+        with pytest.raises(StoreError, match=said) as raised:
+            table.finish()
+    assert "points.parquet" in str(raised.value)
+    assert len(str(raised.value)) < 10_000
+    assert table.problem is raised.value
+    assert len(read_csv(paths.table)) == 1
+    assert not paths.parquet.exists()
+
+    table.flush(force=True)
+    assert table.problem is None
+    assert len(read_parquet(paths.parquet)) == 1
+
+
+def test_no_more_processes_is_told_too(tmp_path, monkeypatch):
+    paths = GridPaths(tmp_path)
+    monkeypatch.setattr(parquet_file.importlib.util, "find_spec", lambda name: True)
+
+    def refuse():
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    table = PointsTable(paths, ["lr"])
+    table.put(row(0, acc=1))
+    monkeypatch.setattr(parquet_file.os, "fork", refuse)
+    with pytest.raises(StoreError, match=r"points\.parquet.*temporarily unavailable"):
+        table.finish()
+    assert len(read_csv(paths.table)) == 1
+    assert "engram-parquet" not in "".join(
+        os.path.realpath(p) for p in Path("/proc/self/fd").iterdir()
+    )
+
+
+@needs_pyarrow
+def test_an_interrupt_ends_the_process_that_is_waited_for(tmp_path, monkeypatch):
+    table, writers = PointsTable(GridPaths(tmp_path)), Writers(monkeypatch, tmp_path / "gate")
+    table.put(row(0, acc=1))
+    previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            table.finish()
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    (pid,) = writers.pids
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def python(code, *arguments):
+    """Start an interpreter that has imported nothing yet: a pytest process has many threads."""
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(LIB), str(Path(__file__).parent)])}
+    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)
+
+
+@needs_pyarrow
+def test_a_dispatcher_that_writes_it_stays_light(tmp_path):
+    """No thread, no package, no descriptor, no process that nobody waited for."""
+    code = """
+        import os, sys
+        from pathlib import Path
+        from engram.grid import points_table
+        from engram.grid.parquet_file import ParquetFile
+        from engram.paths import GridPaths
+
+        before = sorted(os.listdir("/proc/self/fd"))
+        table = points_table.PointsTable(GridPaths(Path(sys.argv[1])), ["lr"])
+        record = {"state": "completed", "run_id": "x", "seed": 1, "times": {}, "summary": {"a": 1}}
+        for index in range(300):
+            table.put(points_table.row_of(index, f"p{index}", {"lr": index}, record, 1, "cpu"))
+            table.flush(force=index in (100, 200))
+        table.finish()
+        assert sorted(os.listdir("/proc/self/fd")) == before
+        assert os.listdir("/proc/self/task") == [str(os.getpid())]
+        assert not {"pyarrow", "numpy", "pandas"} & set(sys.modules)
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            print("light")
+    """
+    with python(code, tmp_path) as process:
+        assert process.communicate()[0] == "light\n"
+    assert len(read_parquet(GridPaths(tmp_path).parquet)) == 300
+
+
+@needs_pyarrow
+def test_the_process_that_writes_dies_with_the_dispatcher(tmp_path):
+    code = """
+        import os, sys, time
+        from pathlib import Path
+        from engram.grid import parquet_file, points_table
+        from engram.paths import GridPaths
+
+        def stuck(columns):
+            os.write(out, f"{os.getpid()}\\n".encode())
+            time.sleep(600)
+
+        out = os.dup(1)
+        parquet_file.encode = stuck
+        parquet_file.forked.guardian.close_all_but = lambda *keep: None
+        points_table.PointsTable(GridPaths(Path(sys.argv[1])), ["lr"]).finish()
+    """
+    with python(code, tmp_path) as process:
+        writer = int(process.stdout.readline())
+        assert is_alive(writer)
+        process.kill()
+    end = time.monotonic() + 20
+    while is_alive(writer) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not is_alive(writer)
+
+
+def is_alive(pid):
+    """Whether a process has not ended yet; one that nobody has waited for has."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @given(st.text(), st.text() | st.floats() | st.integers() | st.booleans() | st.none())
 def test_every_line_of_the_csv_file_reads_back(text, value):
-    line = points_table._line([text, value, "end"]).decode("utf-8")
+    line = table_text.line([text, value, "end"]).decode("utf-8")
     (found,) = csv.reader(io.StringIO(line, newline=""))
     expected = text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
     assert found[0] == expected

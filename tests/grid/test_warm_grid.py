@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from conftest import Project
 from grids import by_point, folders, grid_record, set_up, wait_for
 
-SCRIPT = '''\
+SCRIPT = """\
 import collections.abc
 import json
 import os
@@ -64,7 +65,17 @@ def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None
     if kind == "killed":
         os.kill(os.getpid(), 9)
     return {"value": seen["random"], "nan": float("nan")}
-'''
+"""
+
+HELPER = """\
+import os
+import pathlib
+import sys
+
+print("helper is imported")
+print("and complains", file=sys.stderr)
+VALUE = pathlib.Path(os.environ["OUTSIDE"]).read_text()
+"""
 
 KINDS = ("ok", "raise", "exit", "os_exit", "segfault", "killed")
 # Times, process ids and names that are made for each run.
@@ -78,7 +89,7 @@ def set_up_both(project: Project, tmp_path: Path, extra: str = "") -> dict[str, 
     kinds = "\n".join(f"    yield {{**base, 'kind': {kind!r}}}, {kind!r}" for kind in KINDS)
     set_up(project, f"def configurations(base):\n{kinds}\n", extra=extra)
     project.write("work.py", SCRIPT)
-    project.write("helper.py", "VALUE = 5\n")
+    project.write("helper.py", HELPER)
     project.write("parameters.toml", "value = 1\nkind = 'ok'\nseed = 7\n")
     project.commit()
     outside = tmp_path / "outside.txt"
@@ -129,7 +140,8 @@ def test_an_unsafe_preload_makes_points_cold_and_says_why(project: Project, tmp_
     env = set_up_both(project, tmp_path, "\nPRELOAD = ['threads']\n")
     project.write(
         "threads.py",
-        "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n",
+        "import threading, time\n\n"
+        "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n",
     )
     project.commit()
     done = project.run("--grid", "grid.py", "experiment.toml", env=env)
@@ -160,8 +172,6 @@ def test_points_go_on_cold_when_the_warm_interpreter_is_killed(project: Project)
         except OSError:
             continue
         if b"zygote" in words and parent == process.pid:
-            import os
-
             os.kill(int(stat.parent.name), signal.SIGKILL)
             break
     else:
