@@ -21,12 +21,12 @@ from engram.grid.device_socket import Busy, Share, Watch
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from engram.grid.device_slots import Slot
 
-__all__ = ["DeviceLease", "Holder", "hold", "holders"]
+__all__ = ["DeviceLease", "Holder", "hold", "holders", "take_first"]
 
 LOOK_AGAIN_S = 0.25
 
@@ -143,6 +143,31 @@ def hold(slot: Slot, *, say: Callable[[str], None] = lambda text: None) -> Devic
     while lease is None:
         lease = DeviceLease.acquire(slot, say=say)
     return lease
+
+
+def take_first(
+    slots: Sequence[Slot], *, say: Callable[[str], None] = lambda text: None
+) -> tuple[Slot, DeviceLease]:
+    """Take whichever of some slots is free first.
+
+    Args:
+        slots: the slots, best first; at least one.
+        say: told once what is waited for, and who has it.
+
+    Raises:
+        DeviceError: the system gives no more sockets.
+    """
+    waited = False
+    while True:
+        for slot in slots:
+            lease = DeviceLease.acquire(slot, patience_s=0.0)
+            if lease is not None:
+                return slot, lease
+        if not waited:
+            labels = ", ".join(slot.label for slot in slots)
+            say(f"waiting for one of {labels}: {'; '.join(map(_who, slots))}")
+            waited = True
+        time.sleep(LOOK_AGAIN_S)
 
 
 _held: set[DeviceLease] = set()

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from engram.grid.engine import Ended, Event, Note, Started, Task
+from engram.grid.engine import Ended, Event, Halt, Left, Note, Started, Task
 from engram.grid.points_table import row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from types import FrameType
+    from collections.abc import Callable, Iterable, Sequence
 
     from engram.grid.engine import Engine
+    from engram.grid.interrupts import Interrupts
     from engram.grid.points import Points
     from engram.grid.points_table import PointsTable
+    from engram.grid.search import Search
     from engram.grid.view import View
 
 __all__ = ["Dispatcher", "Rules"]
@@ -52,6 +51,8 @@ class Dispatcher:
         save: Callable[[dict[str, int]], None],
         rules: Rules,
         counts: dict[str, int],
+        interrupts: Interrupts,
+        search: Search | None = None,
     ) -> None:
         """Name everything that takes part.
 
@@ -64,6 +65,8 @@ class Dispatcher:
             save: keeps the counts of points by state; called now and then, and at the end.
             rules: what to do about failures.
             counts: points that were over before, by state.
+            interrupts: the signals that came since the grid exists.
+            search: chooses more points meanwhile, where there is one.
         """
         self.engine = engine
         self.waiting = deque(tasks)
@@ -73,35 +76,64 @@ class Dispatcher:
         self.save = save
         self.rules = rules
         self.counts = Counter(counts)
+        self.search = search
         self.verdicts: Counter[str] = Counter()
-        self.running: set[Task] = set()
+        self.running: dict[int, Task] = {}  # by the number of the point
         self.first: dict[int, int] = {}  # attempt of each point, in this session
-        self.pressed: list[int] = []
-        self.heard = 0  # of those
+        self.interrupts = interrupts
+        self.heard = 0  # of the signals
+        self.halted: str | None = None  # why nothing more can start
         self.closed = False  # nothing new starts
         self.saved = time.monotonic()
 
     @property
     def interrupted_by(self) -> int | None:
         """The first signal that came, None for none."""
-        return self.pressed[0] if self.pressed else None
+        return self.interrupts.pressed[0] if self.heard else None
 
     def run(self) -> None:
         """Work until every point is over, or until nothing more may start and nothing runs."""
-        with self._signals() as wake:
-            while self.running or (self.waiting and not self.closed):
-                self._feed()
-                for event in self.engine.wait(TICK_S, [wake]):
-                    self._take(event)
-                self._obey(wake)
-                self._keep_current()
+        self._obey()
+        while self.running or self._goes_on():
+            self._feed()
+            for event in self.engine.wait(TICK_S, [*self.interrupts.wake, *self._watched()]):
+                self._take(event)
+            self._obey()
+            self._consult()
+            self._keep_current()
         self.save(self._counts())
+
+    def _goes_on(self) -> bool:
+        """Whether anything may start yet."""
+        more = self.search is not None and not self.search.settled
+        return not self.closed and (bool(self.waiting) or more)
+
+    def _watched(self) -> Sequence[int]:
+        return () if self.search is None else self.search.watched
+
+    def _consult(self) -> None:
+        """Let the search choose points where there is room for them, and end some that run."""
+        if self.search is None:
+            return
+        free = 0 if self.closed else self.engine.free() - len(self.waiting)
+        idle = not self.running and not self.waiting
+        news = self.search.exchange(free=free, idle=idle)
+        for note in news.notes:
+            self.view.note(note)
+        for task, why in news.prune:
+            if not self.closed and self.running.get(task.number) == task:
+                self.engine.prune(task, why)
+        self.waiting.extend(news.tasks)
+        self.view.resize(self.search.total)
+        if self.search.problem is not None and not self.closed:
+            self.closed = True
+            self.view.note(f"nothing more starts: {self.search.problem}")
 
     def _feed(self) -> None:
         while self.waiting and not self.closed and self.engine.free():
             task = self.waiting.popleft()
             self.engine.start(task)
-            self.running.add(task)
+            self.running[task.number] = task
             self.first.setdefault(task.number, task.attempt)
 
     def _take(self, event: Event) -> None:
@@ -109,18 +141,29 @@ class Dispatcher:
             self.view.note(event.text)
         elif isinstance(event, Started):
             self.view.started(event.task.name, event.device)
+            if self.search is not None:
+                self.search.started(event.task, event.run_id)
+        elif isinstance(event, Left):
+            self.running.pop(event.task.number, None)
+        elif isinstance(event, Halt):
+            self._halt(event)
         else:
             self._ended(event)
 
     def _ended(self, event: Ended) -> None:
         """Keep what came of an attempt: its point is over, or gets another one."""
         task, record = event.task, event.record
-        self.running.discard(task)
         index = task.number
+        begun = self.running.pop(index, task)
+        if task.attempt != begun.attempt:  # an engine that requeues makes attempts of its own
+            self.first[index] += task.attempt - begun.attempt
         columns = self.points.columns(index)
         row = row_of(index, task.name, columns, record, task.attempt, event.device)
         again = None if self.closed else self._again(event)
         self.view.ended(row, retry=again is not None)
+        if self.search is not None:
+            later = self.closed and record["state"] == "interrupted"
+            self.search.over(task, record, again=later or again is not None)
         if again is not None:
             self.waiting.appendleft(again)
             return
@@ -130,6 +173,7 @@ class Dispatcher:
         self.table.put(row)
         if self.rules.fail_fast and record["state"] != "completed" and not self.closed:
             self.closed = True
+            self.engine.withdraw()
             self.view.note(f"--fail-fast: {task.name!r} did not complete, so nothing more starts")
 
     def _again(self, event: Ended) -> Task | None:
@@ -143,18 +187,28 @@ class Dispatcher:
         earlier = event.run_id if event.checkpoint and task.original is None else task.earlier
         return task._replace(attempt=task.attempt + 1, earlier=earlier)
 
-    def _obey(self, wake: int) -> None:
+    def _halt(self, event: Halt) -> None:
+        """Start nothing more; the point counts as not begun."""
+        self.running.pop(event.task.number, None)
+        if self.halted is None:
+            self.halted = event.cause
+            self.view.note(f"nothing more starts: {event.cause}")
+        if not self.closed:
+            self.closed = True
+            self.engine.withdraw()
+
+    def _obey(self) -> None:
         """End what runs after a first signal, kill it after another Ctrl-C."""
-        with contextlib.suppress(BlockingIOError):
-            os.read(wake, 4096)
-        while self.heard < len(self.pressed):
+        self.interrupts.clear()
+        pressed = self.interrupts.pressed
+        while self.heard < len(pressed):
             self.heard += 1
             if self.heard == 1:
                 self.closed = True
-                name = signal.Signals(self.pressed[0]).name
-                self.view.note(f"{name}: nothing more starts; ending what runs (again: at once)")
+                name = signal.Signals(pressed[0]).name
+                self.view.note(f"{name}: nothing more starts; {self.engine.STOPS}")
                 self.engine.stop(now=False)
-            elif self.pressed[self.heard - 1] == signal.SIGINT:
+            elif pressed[self.heard - 1] == signal.SIGINT:
                 self.engine.stop(now=True)
 
     def _keep_current(self) -> None:
@@ -168,27 +222,6 @@ class Dispatcher:
         """Points by how they ended, and those that did not yet."""
         over = {state: number for state, number in self.counts.items() if number}
         return {**over, "pending": len(self.points) - sum(over.values())}
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[int]:
-        """Collect signals instead of being interrupted; yield what wakes the loop."""
-        wake, end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        before: dict[int, Any] = {}
-        for number in map(int, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
-                before[number] = signal.signal(number, self._caught)
-        wakeup = signal.set_wakeup_fd(end, warn_on_full_buffer=False)
-        try:
-            yield wake
-        finally:
-            signal.set_wakeup_fd(wakeup)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            os.close(wake)
-            os.close(end)
-
-    def _caught(self, number: int, frame: FrameType | None) -> None:
-        self.pressed.append(number)
 
 
 def out_of_memory(record: dict[str, Any]) -> bool:

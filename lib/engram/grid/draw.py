@@ -7,7 +7,6 @@ else. All points are checked and written before anything of the grid exists.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import hashlib
 import json
 import os
@@ -16,15 +15,17 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
-from engram import guardian, toml
+from engram import toml
 from engram.config import IMPORT_ROOTS
 from engram.errors import ConfigError, RunnerError, StoreError
+from engram.grid import forked
 from engram.grid.points import Points
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from engram.grid.search_table import SearchConfig
     from engram.settings import ExperimentConfig, GridConfig
 
 __all__ = ["MOST_POINTS", "Drawn", "Source", "draw"]
@@ -56,6 +57,13 @@ class Drawn(NamedTuple):
     memory: str | None = None
     adaptive: bool = False
     """The file's `configurations` asks for what has finished: no point is drawn yet."""
+    search: SearchConfig | None = None
+    """The table has its points chosen while they run: none is drawn yet."""
+
+    @property
+    def grows(self) -> bool:
+        """Whether points are chosen while others run."""
+        return self.adaptive or self.search is not None
 
 
 def draw(
@@ -89,18 +97,18 @@ def _draw_table(config: ExperimentConfig, base: dict[str, Any], into: Path) -> D
     from engram.grid import table
 
     grid, where = config.grid, str(config.source)
-    if grid is None or not grid.has_points:
-        msg = f"{where}: no [grid] table says what the points are: write [grid.product],"
-        raise ConfigError(f"{msg} [grid.zip], [[grid.points]], [grid.random] or repeats = N")
+    parameters = str(config.parameters_file or "the parameters (no parameters_file is named)")
+    if grid is None or not (grid.has_points or grid.search):
+        msg = f"{where}: no [grid] table says what the points are: write [grid.product], [grid.zip]"
+        raise ConfigError(f"{msg}, [[grid.points]], [grid.random], repeats = N or search")
     data = toml.dumps({"grid": grid.table}).encode()
     source = Source("table", _file(config), data, hashlib.sha256(data).hexdigest())
-    found = table.configurations(
-        grid,
-        base,
-        most=_most(grid),
-        where=where,
-        parameters=str(config.parameters_file or "the parameters (no parameters_file is named)"),
-    )
+    if grid.search is not None:
+        from engram.grid import search_table
+
+        search = search_table.tried(grid, base, where=where, parameters=parameters)
+        return Drawn(source, Points.create(into), search=search)
+    found = table.configurations(grid, base, most=_most(grid), where=where, parameters=parameters)
     points = Points.create(into)
     _add_all(found, points, most=_most(grid), where=where)
     return Drawn(source, points)
@@ -173,8 +181,7 @@ class _Job(NamedTuple):
 
 def _told_by_child(job: _Job) -> dict[str, Any]:
     """Fork a process that draws; what it has to say at its end."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     reading, writing = os.pipe()
     parent = os.getpid()
     pid = os.fork()
@@ -236,7 +243,7 @@ def _be_child(job: _Job, writing: int, parent: int) -> NoReturn:
     me = os.getpid()
     told: dict[str, Any] = {}
     try:
-        _settle(writing, parent)
+        forked.settle(parent, writing, *_printed())
         told = _drawing(job)
     except KeyboardInterrupt:
         told = {"interrupted": True}
@@ -254,25 +261,11 @@ def _be_child(job: _Job, writing: int, parent: int) -> NoReturn:
         os._exit(0)
 
 
-def _settle(writing: int, parent: int) -> None:
-    """Take the parent's signal handlers and open files away, and follow it into its end."""
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    guardian.prctl(guardian.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-    keep = {0, 1, 2, writing}
+def _printed() -> Iterator[int]:
+    """The descriptors that are printed to."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # it may be anything
-            keep.add(stream.fileno())
-    for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208
-        if int(entry) not in keep:
-            with contextlib.suppress(OSError):  # the descriptor of this very listing
-                os.close(int(entry))
-    with contextlib.suppress(Exception):
-        faulthandler.enable()  # a crash in a library says where it was called
+            yield stream.fileno()
 
 
 def _drawing(job: _Job) -> dict[str, Any]:

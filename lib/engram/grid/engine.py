@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Ended", "Engine", "Event", "Left", "Note", "Started", "Task", "essence"]
+__all__ = ["Ended", "Engine", "Event", "Halt", "Left", "Note", "Started", "Task", "essence"]
 
 
 class Task(NamedTuple):
@@ -51,11 +51,21 @@ class Left(NamedTuple):
     task: Task
 
 
-Event = Started | Ended | Left | Note
+class Halt(NamedTuple):
+    """An attempt could not be kept, nor can any other be: the disk is full, or the like."""
+
+    task: Task
+    cause: str
+
+
+Event = Started | Ended | Left | Note | Halt
 
 
 class Engine(Protocol):
     """Runs tasks; the dispatcher decides which."""
+
+    STOPS: str
+    """What becomes of what runs when the dispatcher is stopped, for people."""
 
     def free(self) -> int:
         """How many more tasks it takes now."""
@@ -70,6 +80,12 @@ class Engine(Protocol):
             timeout_s: when to return without news, in seconds.
             wake: descriptors that end the wait when they can be read.
         """
+
+    def prune(self, task: Task, why: str) -> None:
+        """Have a task end early, as completed for this cause; it may be over already."""
+
+    def withdraw(self) -> None:
+        """Take back the tasks that have not begun; `wait` tells of them as Left."""
 
     def stop(self, *, now: bool) -> None:
         """End what runs: ask first, or kill at once."""
@@ -92,6 +108,7 @@ def essence(record: dict[str, Any]) -> dict[str, Any]:
         "seed": record["seed"],
         "times": record["times"],
         "summary": record["summary"],
+        "pruned": bool(record.get("pruned")),
         "comparison": comparison and {"verdict": comparison["verdict"]},
         "usage": record["usage"],
     }
@@ -112,6 +129,7 @@ def without_run(state: str, cause: str) -> dict[str, Any]:
         "seed": None,
         "times": {"created": None, "started": None, "ended": None, "run_s": None},
         "summary": None,
+        "pruned": False,
         "comparison": None,
         "usage": None,
     }

@@ -9,41 +9,26 @@ from __future__ import annotations
 import difflib
 import hashlib
 import inspect
-import operator
 import sys
 import traceback
 import types
 from collections.abc import Iterable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engram.errors import ConfigError
+from engram.grid.grid_constants import Constants, read_constants
 from engram.grid.values import shown
-from engram.grid_table import MOST_POINTS, MOST_RETRIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Constants", "GridFile", "load", "pairs"]
+__all__ = ["GridFile", "adaptive_pairs", "load", "pairs"]
 
 FUNCTION = "configurations"
 PACKAGE = str(Path(__file__).parent)
 MOST_TRACEBACK = 20_000  # characters
-MOST_SLOTS = 64
-ALIASES = {"RETRIES": "MAX_RETRIES", "SLOTS": "SLOTS_PER_DEVICE", "CONFIGURATIONS": FUNCTION}
-
-
-class Constants(NamedTuple):
-    """What a grid file says about how its points run; None where it says nothing."""
-
-    DEVICES: list[int | str] | None = None
-    SLOTS_PER_DEVICE: int | None = None
-    DEVICES_PER_RUN: int | None = None
-    PRELOAD: list[str] | None = None
-    MAX_RETRIES: int | None = None
-    MEMORY: str | None = None
-    MAX_POINTS: int | None = None
 
 
 class GridFile(NamedTuple):
@@ -76,7 +61,7 @@ def load(path: Path, data: bytes, roots: Sequence[Path]) -> GridFile:
     module = _module(path)
     _guarded(path, "while it was imported", lambda: exec(code, vars(module)))
     names = vars(module)
-    constants = _constants(names, path)
+    constants = read_constants(names, path)
     function, adaptive = _function(names, path)
     return GridFile(path, hashlib.sha256(data).hexdigest(), function, adaptive, constants)
 
@@ -106,7 +91,9 @@ def _module(path: Path) -> types.ModuleType:
     return module
 
 
-def _guarded(path: Path, when: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401
+def _guarded(
+    path: Path, when: str, call: Callable[[], Any], meanwhile: str = "nothing was started"
+) -> Any:  # noqa: ANN401
     """Call the user's code; whatever it raises becomes a message with the frames of that code."""
     try:
         return call()
@@ -114,7 +101,7 @@ def _guarded(path: Path, when: str, call: Callable[[], Any]) -> Any:  # noqa: AN
         raise
     except BaseException as error:
         what = "raised" if not isinstance(error, SystemExit) else "called sys.exit"
-        msg = f"{str(path)!r} {what} {when}: nothing was started\n{_traceback(error)}"
+        msg = f"{str(path)!r} {what} {when}: {meanwhile}\n{_traceback(error)}"
         raise ConfigError(msg) from None
 
 
@@ -179,19 +166,48 @@ def pairs(grid_file: GridFile, base: dict[str, Any]) -> Iterator[tuple[object, o
     Raises:
         ConfigError: the function raises, or yields something else; the message says which point.
     """
+    for index, item in _drawn(grid_file, (base,), "nothing was started"):
+        yield _pair(item, index, grid_file.path)
+
+
+def adaptive_pairs(
+    grid_file: GridFile, base: dict[str, Any], finished: list[dict[str, Any]]
+) -> Iterator[tuple[object, object] | None]:
+    """The pairs that `configurations(base, finished)` yields, and None where it would wait.
+
+    Args:
+        grid_file: a file whose function is adaptive.
+        base: handed over as it is.
+        finished: the same; the caller brings it up to date.
+
+    Raises:
+        ConfigError: as `pairs`.
+    """
+    for index, item in _drawn(grid_file, (base, finished), "nothing more is started"):
+        yield None if item is None else _pair(item, index, grid_file.path)
+
+
+def _drawn(
+    grid_file: GridFile, arguments: tuple[Any, ...], meanwhile: str
+) -> Iterator[tuple[int, object]]:
+    """What the function yields, and how many points it has yielded before."""
     path = grid_file.path
-    found = _guarded(path, f"in {FUNCTION}", lambda: grid_file.configurations(base))
+
+    def guarded(when: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401
+        return _guarded(path, when, call, meanwhile)
+
+    found = guarded(f"in {FUNCTION}", lambda: grid_file.configurations(*arguments))
     if not isinstance(found, Iterable) or isinstance(found, str | dict):
         msg = f"{path}: {FUNCTION} returned {shown(found)}: yield (parameters, name) for each"
         raise ConfigError(f"{msg} point, or return a list of these")
-    iterator = _guarded(path, f"in {FUNCTION}", lambda: iter(found))
+    iterator = guarded(f"in {FUNCTION}", lambda: iter(found))
     end, index = object(), 0
     while True:
-        item = _guarded(path, f"while it drew point {index}", lambda: next(iterator, end))
+        item = guarded(f"while it drew point {index}", lambda: next(iterator, end))
         if item is end:
             return
-        yield _pair(item, index, path)
-        index += 1
+        yield index, item
+        index += item is not None
 
 
 def _pair(item: object, index: int, path: Path) -> tuple[object, object]:
@@ -207,82 +223,3 @@ def _pair(item: object, index: int, path: Path) -> tuple[object, object]:
         msg = f"{point} names {shown(parameters)} first and its parameters second: {wanted}"
         raise ConfigError(msg)
     return parameters, name
-
-
-def _constants(names: dict[str, Any], path: Path) -> Constants:
-    """The constants, checked and plain.
-
-    Raises:
-        ConfigError: one does not fit, or a name is nearly that of one.
-    """
-    for name in names:
-        if name.isupper() and name not in Constants._fields:
-            near = difflib.get_close_matches(name, Constants._fields, n=1, cutoff=0.8)
-            meant = ALIASES.get(name) or (near[0] if near else None)
-            if meant:
-                msg = f"{path}: {name} means nothing here; did you mean {meant!r}?"
-                raise ConfigError(f"{msg} (if not, give it another name)")
-    found = {}
-    for name, (convert, expected) in _CONSTANTS.items():
-        value = names.get(name)
-        if value is not None:
-            found[name] = convert(value)
-            if found[name] is None:
-                msg = f"{path}: {name} is {shown(value)}: expected {expected}"
-                raise ConfigError(msg)
-    return Constants(**found)
-
-
-def _devices(value: object) -> list[int | str] | None:
-    if isinstance(value, str):
-        return list(value.split(",")) if value.strip() else []
-    if not isinstance(value, list | tuple | range):
-        return None
-    found = [item if isinstance(item, str) else _index(item, least=-1) for item in value]
-    names = {str(item).strip() for item in found}
-    whole = None not in found and "" not in names and len(names) == len(found)
-    return found if whole else None  # type: ignore[return-value]
-
-
-def _index(value: object, *, least: int = 0) -> int | None:
-    """A whole number, also one of numpy."""
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        return None
-    try:
-        number = operator.index(value)
-    except TypeError:
-        return None
-    return number if number >= least else None
-
-
-def _within(least: int, most: int) -> Callable[[object], int | None]:
-    def check(value: object) -> int | None:
-        number = _index(value)
-        return number if number is not None and least <= number <= most else None
-
-    return check
-
-
-def _modules(value: object) -> list[str] | None:
-    if not isinstance(value, list | tuple):
-        return None
-    whole = all(
-        isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
-        for name in value
-    )
-    return list(value) if whole else None
-
-
-def _memory(value: object) -> str | None:
-    return value if isinstance(value, str) and value == "auto" else None
-
-
-_CONSTANTS: dict[str, tuple[Callable[[object], Any], str]] = {
-    "DEVICES": (_devices, "a list of device indices or names, none twice, such as [0, 1]"),
-    "SLOTS_PER_DEVICE": (_within(1, MOST_SLOTS), f"a whole number from 1 to {MOST_SLOTS}"),
-    "DEVICES_PER_RUN": (_within(1, MOST_SLOTS), f"a whole number from 1 to {MOST_SLOTS}"),
-    "PRELOAD": (_modules, 'a list of names of modules, such as ["torch"]'),
-    "MAX_RETRIES": (_within(0, MOST_RETRIES), f"a whole number from 0 to {MOST_RETRIES}"),
-    "MEMORY": (_memory, "'auto'"),
-    "MAX_POINTS": (_within(1, MOST_POINTS), f"a whole number from 1 to {MOST_POINTS}"),
-}

@@ -10,19 +10,23 @@ from typing import TYPE_CHECKING
 
 from engram import errors, toml
 from engram import record as runs
-from engram.execute import walk
+from engram.execute import one_interrupt, walk
+from engram.grid import growth
 from engram.grid import record as records
 from engram.grid.attempts import attempts, last
 from engram.grid.draw import Drawn, Source, draw
 from engram.grid.engine import Task
 from engram.grid.find import find_grid
+from engram.grid.interrupts import Interrupts
 from engram.grid.life import create, get_ready, live, open_again
 from engram.grid.points import Points
 from engram.grid.prepare import keep_source, nothing, prepared
 from engram.grid.settings import Settings
-from engram.launch import default_experiment
+from engram.launch import default_experiment, say
+from engram.locks import cut_torn_line
 from engram.repository import find_root
 from engram.request import Run, asked
+from engram.spawn import claim_standard_descriptors
 from engram.workflow import check_inputs, look_at_code, read_request, take_code
 
 if TYPE_CHECKING:
@@ -47,14 +51,16 @@ def launch(options: argparse.Namespace, argv: Sequence[str]) -> int:
     Returns:
         The exit code: COMPLETED only when every point completed.
     """
-    if options.resume:
-        return resume(options, argv)
-    if options.rerun:
-        return rerun(options, argv)
-    return fresh(options, argv)
+    claim_standard_descriptors()
+    with one_interrupt(), Interrupts() as interrupts:
+        if options.resume:
+            return resume(options, argv, interrupts)
+        if options.rerun:
+            return rerun(options, argv, interrupts)
+        return fresh(options, argv, interrupts)
 
 
-def fresh(options: argparse.Namespace, argv: Sequence[str]) -> int:
+def fresh(options: argparse.Namespace, argv: Sequence[str], interrupts: Interrupts) -> int:
     """Draw the points of a new grid and run them."""
     named, experiment = sort_files(options.files)
     request = asked(options, argv, experiment=experiment, root=find_root(experiment.parent))
@@ -72,9 +78,10 @@ def fresh(options: argparse.Namespace, argv: Sequence[str]) -> int:
             return errors.COMPLETED
         walk(run, (take_code, keep_source), nothing)
         ready = get_ready(run, settings)
+        interrupts.hold()
         grid = create(ready, drawn[0], argv)
     tasks = [Task(*item) for item in enumerate(grid.points.names)]
-    return live(grid, ready, tasks, options, argv)
+    return live(grid, ready, tasks, options, argv, interrupts)
 
 
 def sort_files(names: Sequence[str]) -> tuple[Path | None, Path]:
@@ -105,7 +112,7 @@ def points_of(named: Path | None, run: Run, into: Path) -> Drawn:
     """Draw from the file that was named, else from the [grid] table, else from the default file."""
     grid_file = named
     table = run.config.grid
-    if named is None and (table is None or not table.has_points):
+    if named is None and (table is None or not (table.has_points or table.search)):
         root = run.config.root
         places = [root / "workspace" / GRID_FILE, root / GRID_FILE]
         grid_file = next((path for path in places if path.is_file()), None)
@@ -121,30 +128,43 @@ def points_of(named: Path | None, run: Run, into: Path) -> Drawn:
 def plan(run: Run, drawn: Drawn) -> Iterator[str]:
     """What would run, for --dry-run."""
     points = drawn.points
+    if drawn.grows:
+        most = f"up to {drawn.search.trials} points" if drawn.search else "points"
+        yield f"# {most} of {drawn.source.path}, chosen while others run"
+        yield f"# code: {run.code['snapshot_commit']}"
+        return
     yield f"# {len(points)} points of {drawn.source.path}, varying {', '.join(points.varying)}"
     yield f"# code: {run.code['snapshot_commit']}"
     yield from points.names
 
 
-def resume(options: argparse.Namespace, argv: Sequence[str]) -> int:
+def resume(options: argparse.Namespace, argv: Sequence[str], interrupts: Interrupts) -> int:
     """Run what did not complete, in the same grid folder."""
     paths = find_grid(Path.cwd(), options.resume)
     record = ended(paths, "continued")
+    if record.get("search") is not None:
+        growth.check(record)
+        cut_torn_line(paths.points)
     run = prepared(paths, record, options, argv)
     ready = get_ready(run, Settings.recorded(record, options))
     tasks = open_tasks(paths, Points(paths.points))
-    grid = open_again(paths, record, argv)
-    return live(grid, ready, tasks, options, argv)
+    interrupts.hold()
+    grid = open_again(ready, paths, record, argv)
+    return live(grid, ready, tasks, options, argv, interrupts)
 
 
 def ended(paths: GridPaths, what: str) -> dict[str, Any]:
-    """The record of a grid that nobody works on.
+    """The record of a grid that nobody works on, but for Slurm jobs that its dispatcher left.
 
     Raises:
         ResumeError: its dispatcher is alive.
     """
     record = records.reconcile(paths)
     if record["state"] not in runs.ENDED:
+        submitted = record["options"]["engine"]["kind"] == "slurm" and what == "continued"
+        if submitted and records.standing(paths, record) == "dead":
+            cause = "the dispatcher ended without a word; what it had submitted went on"
+            return records.change(paths, state="killed", cause=cause)
         msg = f"grid {record['grid_id']!r} is {record['state']} and cannot be {what}: end it first"
         raise errors.ResumeError(msg)
     return record
@@ -171,17 +191,22 @@ def open_tasks(paths: GridPaths, points: Points) -> list[Task]:
     return tasks
 
 
-def rerun(options: argparse.Namespace, argv: Sequence[str]) -> int:
+def rerun(options: argparse.Namespace, argv: Sequence[str], interrupts: Interrupts) -> int:
     """Repeat every completed point of a grid in a new grid, and compare."""
     original = find_grid(Path.cwd(), options.rerun)
     record = ended(original, "repeated")
     run = prepared(original, record, options, argv)
     made = attempts(original)
-    done = {
-        index: last(tried).paths.run_id
-        for index, tried in sorted(made.items())
-        if last(tried).completed
+    completed = {
+        index: item for index, tried in sorted(made.items()) if (item := last(tried)).completed
     }
+    done = {
+        index: item.paths.run_id
+        for index, item in completed.items()
+        if not item.record.get("pruned")
+    }
+    if done and len(done) < len(completed):
+        say(f"{len(completed) - len(done)} points were pruned by the search: they are not repeated")
     if not done:
         msg = f"grid {record['grid_id']!r} has no completed point to repeat: see --resume"
         raise errors.ResumeError(msg)
@@ -192,17 +217,16 @@ def rerun(options: argparse.Namespace, argv: Sequence[str]) -> int:
         source = Source(
             **{**record["source"], "path": Path(record["source"]["path"]), "data": kept}
         )
+        interrupts.hold()
         grid = create(ready, Drawn(source, points), argv, rerun_of=record["grid_id"])
     originals = list(done.values())
     tasks = [Task(*item, original=originals[item[0]]) for item in enumerate(grid.points.names)]
-    return live(grid, ready, tasks, options, argv)
+    return live(grid, ready, tasks, options, argv, interrupts)
 
 
 def subset(points: Points, chosen: Sequence[int], into: Path) -> Points:
     """The chosen points of a grid as the points of another."""
     found = Points.create(into)
     for index in chosen:
-        found.append(
-            toml.loads(points.parameters(index), where="points"), points.names[index]
-        )
+        found.append(toml.loads(points.parameters(index), where="points"), points.names[index])
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,16 +10,17 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from engram import __version__, errors, files, lease, open_runs
+from engram import __version__, errors, files, folder, lease, open_runs
 from engram import record as runs
 from engram.config import resolved
-from engram.grid import readme
+from engram.grid import growth
 from engram.grid import record as records
 from engram.grid.dispatch import Dispatcher, Rules
 from engram.grid.local import LocalEngine
 from engram.grid.points import Points
 from engram.grid.points_table import PointsTable
 from engram.grid.prepare import Shared
+from engram.grid.readme import Readme
 from engram.grid.view import make_view
 from engram.launch import say
 from engram.manifest import hash_file
@@ -27,11 +29,13 @@ from engram.program import program
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from engram.grid.device_slots import Slot
     from engram.grid.draw import Drawn
-    from engram.grid.engine import Task
+    from engram.grid.engine import Engine, Task
+    from engram.grid.interrupts import Interrupts
+    from engram.grid.search import Search
     from engram.grid.settings import Settings
     from engram.grid.view import View
     from engram.paths import GridPaths
@@ -51,6 +55,11 @@ class Ready(NamedTuple):
     warm: Warm | None
     why_cold: str | None
 
+    def close(self) -> None:
+        """End the warm interpreter; a second call does nothing."""
+        if self.warm is not None:
+            self.warm.close()
+
 
 class Grid(NamedTuple):
     """A grid that has its folder and its record."""
@@ -68,6 +77,20 @@ def get_ready(run: Run, settings: Settings) -> Ready:
         DeviceError: the devices that were configured cannot be had.
         ConfigError: a module of PRELOAD cannot be imported.
     """
+    if settings.engine.kind == "slurm":
+        from engram.grid import slurm_submit
+
+        slurm_submit.check(settings.engine)
+    if settings.engine.kind == "ray":
+        from engram.grid import ray_driver
+
+        ray_driver.check(settings.engine)
+        share = asked_threads(run) or ray_driver.threads(settings.engine)
+        environment = run.config.environment._replace(threads=share)
+        run.config = run.config._replace(environment=environment)
+    if settings.engine.kind != "local":
+        run.config = run.config._replace(engine=settings.engine)
+        return Ready(run, settings, [], [], None, "points run elsewhere")
     asked = asked_threads(run)
     slots, remarks = settings.slots(asked or 1)
     environment = run.config.environment
@@ -75,7 +98,7 @@ def get_ready(run: Run, settings: Settings) -> Ready:
     run.config = run.config._replace(
         environment=environment._replace(threads=share), engine=settings.engine
     )
-    if settings.cold or True:
+    if settings.cold:
         return Ready(run, settings, slots, remarks, None, "--cold")
     from engram.warm import Warm
 
@@ -112,16 +135,32 @@ def create(ready: Ready, drawn: Drawn, argv: Sequence[str], *, rerun_of: str | N
     """
     run = ready.run
     root = RootPaths(run.root.folder)
-    paths = records.new_grid_folder(root.folder, run.config.name)
-    held = lease.Lease.acquire(paths.lease)
-    open_runs.grid_opened(root, paths)
-    seed = run.config.seed
-    seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
-    keep(ready, drawn, paths)
-    points = Points(paths.points)
-    record = first_record(ready, drawn, points, argv, paths)
-    records.create(paths, {**record, "seed": seed, "parents": {"rerun_of": rerun_of}})
+    with contextlib.ExitStack() as undo:
+        undo.callback(ready.close)
+        paths = records.new_grid_folder(root.folder, run.config.name)
+        undo.callback(shutil.rmtree, paths.folder, ignore_errors=True)
+        held = lease.Lease.acquire(paths.lease)
+        with store_errors(paths):
+            open_runs.grid_opened(root, paths)
+            undo.callback(open_runs.grid_closed, root, paths)
+            folder.take_reserve(paths)
+            seed = run.config.seed
+            seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
+            keep(ready, drawn, paths)
+            points = Points(paths.points)
+            record = first_record(ready, drawn, points, argv, paths)
+            records.create(paths, {**record, "seed": seed, "parents": {"rerun_of": rerun_of}})
+        undo.pop_all()
     return Grid(paths, points, seed, held)
+
+
+@contextlib.contextmanager
+def store_errors(paths: GridPaths) -> Iterator[None]:
+    """Say of a grid's folder what the file system says of a file in it."""
+    try:
+        yield
+    except OSError as error:
+        raise runs.store_error(paths.folder, error) from error
 
 
 def keep(ready: Ready, drawn: Drawn, paths: GridPaths) -> None:
@@ -155,14 +194,18 @@ def first_record(
         "cause": None,
         "argv": list(argv),
         "script": {"path": config.script, "blob": run.script_blob},
-        "code": {**run.code, "source_sha256": run.source_sha256},
+        "code": {
+            **run.code,
+            "source_sha256": run.source_sha256,
+            "patch_sha256": hash_file(paths.patch) if paths.patch.exists() else None,
+        },
         "repository": {"root": str(config.root)},
         "source": {"kind": source.kind, "path": str(source.path), "sha256": source.sha256},
         "hashes": {
             "grid_file": hash_file(paths.grid_file) if paths.grid_file.exists() else None,
             "experiment": hash_file(paths.experiment),
             "parameters": hash_file(paths.parameters),
-            "points": hash_file(paths.points),
+            "points": None if drawn.grows else hash_file(paths.points),
         },
         "inputs": [item.as_json() for item in run.inputs],
         "overrides": {
@@ -182,6 +225,7 @@ def first_record(
         "lease": identity,
         "times": {"created": runs.now_utc(), "started": None, "ended": None, "run_s": None},
         "sessions": [{"argv": list(argv), "began": runs.now_utc(), "ended": None, "cause": None}],
+        "search": growth.as_json(drawn, config.grid),
         "best": None,
         "reruns": [],
         "tags": [],
@@ -190,18 +234,22 @@ def first_record(
     }
 
 
-def open_again(paths: GridPaths, record: dict[str, Any], argv: Sequence[str]) -> Grid:
+def open_again(ready: Ready, paths: GridPaths, record: dict[str, Any], argv: Sequence[str]) -> Grid:
     """Take over a grid that has ended, to run what is left of it.
 
     Raises:
-        StoreError: somebody else has just done so.
+        StoreError: somebody else has just done so, or the folder cannot be written.
     """
-    held = lease.Lease.acquire(paths.lease, patience_s=0.0)
-    open_runs.grid_opened(RootPaths(paths.folder.parent), paths)
     session = {"argv": list(argv), "began": runs.now_utc(), "ended": None, "cause": None}
-    records.change(
-        paths, lease=lease.process_identity(), sessions=[*record["sessions"], session], cause=None
-    )
+    with contextlib.ExitStack() as undo:
+        undo.callback(ready.close)
+        held = lease.Lease.acquire(paths.lease, patience_s=0.0)
+        with store_errors(paths):
+            open_runs.grid_opened(RootPaths(paths.folder.parent), paths)
+            folder.take_reserve(paths)
+        sessions = [*record["sessions"], session]
+        records.change(paths, lease=lease.process_identity(), sessions=sessions, cause=None)
+        undo.pop_all()
     return Grid(paths, Points(paths.points), record["seed"], held)
 
 
@@ -211,51 +259,171 @@ def live(
     tasks: Sequence[Task],
     options: argparse.Namespace,
     argv: Sequence[str],
+    interrupts: Interrupts,
 ) -> int:
     """Run tasks to their end and bring the grid's folder up to date.
 
     Returns:
         The exit code.
+
+    Raises:
+        StoreError: the folder could not be brought up to date; all else is done.
     """
-    paths, began = grid.paths, time.monotonic()
-    record = records.change(paths, state="running")
-    view = make_view()
-    shared = Shared(ready.run, paths, grid.points, argv, grid.seed, ready.warm, options)
-    table = PointsTable.open(paths, grid.points)
-    dispatcher = None
-    ending = ("failed", "the runner failed")
+    session = Session(grid, ready)
     try:
-        packs = ready.settings.packs([slot.devices for slot in ready.slots if slot.devices])
-        engine = LocalEngine(shared, ready.slots, most=len(tasks), packs=packs)
-        dispatcher = Dispatcher(
-            engine,
-            tasks,
-            points=grid.points,
-            table=table,
-            view=view,
-            save=lambda counts: keep_counts(paths, counts),
-            rules=Rules(ready.settings.retries, packs, ready.settings.fail_fast),
-            counts=counts_but(table, {task.number for task in tasks}),
-        )
-        begin(view, ready, grid, len(tasks))
+        dispatcher = session.dispatcher(tasks, options, argv, interrupts)
         dispatcher.run()
-        ending = verdict(dispatcher, len(grid.points))
+        session.ending = verdict(dispatcher, len(grid.points))
     except BaseException as error:
-        ending = ("failed", f"the runner failed: {error!r}")
+        session.ending = ("failed", f"the runner failed: {error!r}")
         raise
     finally:
-        close(grid, ready, table, record, ending, began)
-    view.finish(dict(dispatcher.counts), time.monotonic() - began, paths.folder)
-    return last_words(dispatcher, paths, ending)
+        problem = session.close()
+    code = session.last_words(dispatcher)
+    if problem is not None:
+        problem.exit_code = errors.INCOMPLETE  # it was not refused: it had begun
+        raise problem
+    return code
 
 
-def begin(view: View, ready: Ready, grid: Grid, number: int) -> None:
-    """Say what begins."""
-    labels = [slot.label for slot in ready.slots[:number]]
-    view.begin(len(grid.points), len(grid.points) - number, labels, grid.paths.folder)
+class Session:
+    """One launch of a grid, from its first look at the folder to the last record."""
+
+    def __init__(self, grid: Grid, ready: Ready) -> None:
+        """Take the grid's record over."""
+        self.grid = grid
+        self.ready = ready
+        self.began = time.monotonic()
+        try:
+            self.record = records.change(grid.paths, state="running")
+        except BaseException:
+            ready.close()
+            raise
+        self.searched = self.record.get("search") or {}
+        self.view = make_view(metric=self.searched.get("metric"))
+        self.readme = Readme(grid.paths)
+        self.table: PointsTable | None = None
+        self.engine: Engine | None = None
+        self.search: Search | None = None
+        self.ending = ("failed", "the runner failed")
+        self.unsaved: str | None = None  # why the record is not current
+        self.counts: dict[str, int] = {}  # what it would say
+
+    def dispatcher(
+        self,
+        tasks: Sequence[Task],
+        options: argparse.Namespace,
+        argv: Sequence[str],
+        interrupts: Interrupts,
+    ) -> Dispatcher:
+        """Bring up the table, the search and the engine, and say what begins."""
+        grid, ready, points = self.grid, self.ready, self.grid.points
+        table = self.table = PointsTable.open(grid.paths, points)
+        self.readme.keep(self.record, table.rows)
+        search = growth.begin(self.record, ready.run, grid.paths, points, tasks)
+        self.search = search
+        packs = ready.settings.packs([slot.devices for slot in ready.slots if slot.devices])
+        most = growth.most(points, search, tasks)
+        shared = Shared(
+            ready.run, grid.paths, points, argv, grid.seed, ready.warm, options, bool(self.searched)
+        )
+        engine = self.engine = make_engine(ready, shared, tasks, most=most, packs=packs)
+        total = growth.total(points, search)
+        begin(self.view, ready, grid, total, len(points) - len(tasks), most)
+        return Dispatcher(
+            engine,
+            tasks,
+            points=points,
+            table=table,
+            view=self.view,
+            save=self.save,
+            rules=Rules(ready.settings.retries, packs, ready.settings.fail_fast),
+            counts=counts_but(table, {task.number for task in tasks}),
+            interrupts=interrupts,
+            search=search,
+        )
+
+    def save(self, counts: dict[str, int]) -> None:
+        """Bring record and README up to date while points run; a disk that is full ends nothing."""
+        facts = growth.facts(self.grid.points, self.search)
+        try:
+            record = records.change(self.grid.paths, counts=counts, **facts)
+        except errors.StoreError as error:
+            if self.unsaved is None:
+                self.view.note(str(error))
+            self.unsaved, self.counts = str(error), counts
+            return
+        self.unsaved = None
+        self.readme.keep(record, self.table.rows if self.table else ())
+
+    def close(self) -> errors.StoreError | None:
+        """End what runs, write the last record, and give back what the grid held.
+
+        Returns:
+            What could not be written. A record that could not is ended by the next command.
+        """
+        paths = self.grid.paths
+        try:
+            with contextlib.ExitStack() as stack:  # each of them, whatever becomes of the others
+                stack.callback(self.grid.lease.release)
+                if self.table is not None:
+                    stack.callback(self.table.finish)
+                stack.callback(self._end)
+                stack.callback(folder.release_reserve, paths)
+                stack.callback(self.ready.close)
+                if self.engine is not None:
+                    stack.callback(self.engine.close)
+        except errors.StoreError as error:
+            return error
+        return None
+
+    def _end(self) -> None:
+        """Write how the grid ended, and this session of it."""
+        state, cause = self.ending
+        sessions = self.record["sessions"]
+        sessions[-1] = {**sessions[-1], "ended": runs.now_utc(), "cause": cause}
+        spent = (self.record["times"]["run_s"] or 0.0) + time.monotonic() - self.began
+        grown = growth.end(self.record, self.grid.paths, self.grid.points, self.search)
+        if self.unsaved is not None:
+            grown = {**grown, "counts": self.counts}
+        final = records.change(
+            self.grid.paths, state=state, cause=cause, sessions=sessions, run_s=spent, **grown
+        )
+        open_runs.grid_closed(RootPaths(self.grid.paths.folder.parent), self.grid.paths)
+        self.readme.keep(final, self.table.rows if self.table else (), force=True)
+
+    def last_words(self, dispatcher: Dispatcher) -> int:
+        """Say what came of it and how to go on, and choose the exit code."""
+        for text in self.search.last_words() if self.search else ():
+            self.view.note(text)
+        spent = time.monotonic() - self.began
+        self.view.finish(dict(dispatcher.counts), spent, self.grid.paths.folder)
+        return last_words(dispatcher, self.grid.paths, self.ending)
+
+
+def make_engine(
+    ready: Ready, shared: Shared, tasks: Sequence[Task], *, most: int, packs: bool
+) -> Engine:
+    """The engine that [engine] kind names; `most` points will run in this session."""
+    config = ready.settings.engine
+    if config.kind == "slurm":
+        from engram.grid.slurm import SlurmEngine
+
+        return SlurmEngine.for_grid(shared, config, tasks)
+    if config.kind == "ray":
+        from engram.grid.ray_engine import RayEngine
+
+        return RayEngine.for_grid(shared, config, tasks)
+    return LocalEngine(shared, ready.slots, most=most, packs=packs)
+
+
+def begin(view: View, ready: Ready, grid: Grid, total: int, done: int, most: int) -> None:
+    """Say what begins: so many points, how many of them were done before, on how many slots."""
+    labels = [slot.label for slot in ready.slots[:most]]
+    view.begin(total, done, labels, grid.paths.folder)
     for remark in ready.remarks:
         view.note(remark)
-    if ready.why_cold and not ready.settings.cold:
+    if ready.slots and ready.why_cold and not ready.settings.cold:
         view.note(f"cold, an interpreter for every point: {ready.why_cold}")
 
 
@@ -264,42 +432,19 @@ def counts_but(table: PointsTable, numbers: set[int]) -> dict[str, int]:
     return Counter(row["state"] for row in table.rows if row["index"] not in numbers)
 
 
-def keep_counts(paths: GridPaths, counts: dict[str, int]) -> None:
-    """Bring the counts in grid.json up to date."""
-    records.change(paths, counts=counts)
-
-
 def verdict(dispatcher: Dispatcher, number: int) -> tuple[str, str]:
     """The grid's state and its cause."""
-    completed = dispatcher.counts["completed"]
+    completed, search = dispatcher.counts["completed"], dispatcher.search
     if dispatcher.interrupted_by is not None:
         name = signal.Signals(dispatcher.interrupted_by).name
         return "interrupted", f"the runner received {name}"
+    if search is not None and search.problem is not None:
+        return "failed", search.problem
+    if dispatcher.halted is not None:
+        return "failed", dispatcher.halted
     if completed == number:
         return "completed", "every point completed"
     return "failed", f"{number - completed} of {number} points did not complete"
-
-
-def close(
-    grid: Grid,
-    ready: Ready,
-    table: PointsTable,
-    record: dict[str, Any],
-    ending: tuple[str, str],
-    began: float,
-) -> None:
-    """Give back what the grid held and write its last record."""
-    state, cause = ending
-    if ready.warm is not None:
-        ready.warm.close()
-    table.finish()
-    sessions = record["sessions"]
-    sessions[-1] = {**sessions[-1], "ended": runs.now_utc(), "cause": cause}
-    spent = (record["times"]["run_s"] or 0.0) + time.monotonic() - began
-    final = records.change(grid.paths, state=state, cause=cause, sessions=sessions, run_s=spent)
-    files.write_atomic(grid.paths.readme, readme.render(final, table.rows).encode())
-    open_runs.grid_closed(RootPaths(grid.paths.folder.parent), grid.paths)
-    grid.lease.release()
 
 
 def last_words(dispatcher: Dispatcher, paths: GridPaths, ending: tuple[str, str]) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engram import guardian
 from engram.grid import slot as slots
-from engram.grid.engine import Ended, Event, Note, Started, Task, essence, without_run
+from engram.grid.engine import Ended, Event, Halt, Note, Started, Task, essence, without_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,8 @@ class Seat:
 
 class LocalEngine:
     """Points on the devices of this machine."""
+
+    STOPS = "ending what runs (again: at once)"
 
     def __init__(
         self, shared: Shared, choice: Sequence[Slot], *, most: int, packs: bool = False
@@ -137,6 +139,9 @@ class LocalEngine:
         if "started" in message:
             seat.run_id = message["started"]
             return [Started(task, message["started"], seat.slot.label)]
+        if "halt" in message:
+            seat.task = None
+            return [Halt(task, message["halt"])]
         record = message["ended"]
         over = Ended(task, record["run_id"], seat.slot.label, record, message["checkpoint"])
         return [over, *self._freed(seat, record)]
@@ -207,9 +212,21 @@ class LocalEngine:
 
     def _close(self, seat: Seat) -> None:
         self.seats.remove(seat)
-        for descriptor in (seat.ends.tasks, seat.ends.news):
+        for descriptor in (seat.ends.tasks, seat.ends.orders, seat.ends.news):
             os.close(descriptor)
         os.waitpid(seat.ends.pid, 0)
+
+    def prune(self, task: Task, why: str) -> None:
+        """Tell the slot of a task; see Engine."""
+        for seat in self.seats:
+            if seat.task == task:
+                order = {"prune": [task.number, task.attempt], "why": why}
+                with contextlib.suppress(BrokenPipeError, ProcessLookupError):
+                    os.write(seat.ends.orders, guardian.frame(order))
+                    os.kill(seat.ends.pid, signal.SIGUSR1)
+
+    def withdraw(self) -> None:
+        """See Engine; a slot begins at once with what it takes."""
 
     def stop(self, *, now: bool) -> None:
         """Have the slots end their runs: SIGTERM first; SIGINT after it kills at once."""
@@ -219,7 +236,7 @@ class LocalEngine:
                 os.kill(seat.ends.pid, signal.SIGINT if now else signal.SIGTERM)
 
     def close(self) -> None:
-        """Send the slots home and wait for them."""
-        self.stopping = True
+        """Send the slots home and wait for them; one that still waits for its device, too."""
+        self.stop(now=False)
         for seat in list(self.seats):
             self._close(seat)

@@ -36,5 +36,8 @@ class Pace:
         try:
             work()
         finally:
-            ended = time.monotonic()
-            self.due = ended + max(self.least_s, REST * (ended - began))
+            self.rest(time.monotonic() - began)
+
+    def rest(self, took_s: float) -> None:
+        """Rest after work that took so long."""
+        self.due = time.monotonic() + max(self.least_s, REST * took_s)

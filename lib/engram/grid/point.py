@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from engram import files
 from engram.execute import walk
 from engram.grid import record as records
+from engram.grid.elsewhere import heeding
 from engram.grid.engine import Task
 from engram.grid.points import Points
 from engram.grid.prepare import Shared, point_run, prepared
@@ -36,24 +38,29 @@ def run_point(options: argparse.Namespace, argv: Sequence[str]) -> int:
     Returns:
         The exit code of the run.
     """
-    paths = GridPaths(Path(options.folder))
+    paths = GridPaths(Path(options.folder).absolute())
     record = records.load(paths)
     points = Points(paths.points)
     run = prepared(paths, record, options, argv)
-    shared = Shared(run, paths, points, argv, record["seed"], None, options)
+    grows = record.get("search") is not None
+    shared = Shared(run, paths, points, argv, record["seed"], None, options, grows)
     task = Task(
         options.number,
         points.names[options.number],
         options.attempt,
         earlier=options.earlier,
         original=options.original,
+        alone=options.alone,
     )
     point, steps = point_run(shared, task, devices_here())
 
     def tell(run: Run) -> None:
+        paths.attempts.mkdir(exist_ok=True)
         files.write_atomic(paths.attempt(task.number, task.attempt), run.paths.run_id.encode())
 
-    walk(point, steps, tell)
+    searched = bool(record.get("search"))
+    with heeding(point, paths.attempts, task) if searched else contextlib.nullcontext():
+        walk(point, steps, tell)
     return exit_code(point)
 
 

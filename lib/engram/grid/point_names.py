@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from engram.grid.points import MOST_NAME, folded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["Namer"]
 
@@ -20,18 +20,22 @@ class Namer:
     """Gives each point a name that no other one has."""
 
     def __init__(
-        self, paths: Sequence[tuple[str, ...]], rounded: Sequence[tuple[str, ...]] = ()
+        self,
+        paths: Sequence[tuple[str, ...]],
+        rounded: Sequence[tuple[str, ...]] = (),
+        taken: Iterable[str] = (),
     ) -> None:
         """Choose what the keys are called.
 
         Args:
             paths: the keys that vary, as they shall stand in the names.
             rounded: those among them whose numbers were drawn, so that a few digits will do.
+            taken: names that points have already.
         """
         self.paths = list(paths)
         self._rounded = set(rounded)
         self._labels = {path: _safe(_suffix(path, self.paths)) for path in self.paths}
-        self._taken: set[str] = set()
+        self._taken = set(map(folded, taken))
         self._next: dict[str, int] = {}
 
     def name(self, values: Mapping[tuple[str, ...], Any]) -> str:

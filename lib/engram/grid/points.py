@@ -193,6 +193,23 @@ class Points:
         self._add(name, differs, line)
         return index
 
+    def refresh(self) -> None:
+        """Read what another process has appended meanwhile; of its lines only those that are whole.
+
+        Raises:
+            StoreError: the file cannot be read, or a line is damaged.
+        """
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(self._size)
+                for line in stream:
+                    if not line.endswith(b"\n"):
+                        return
+                    self._take(line)
+        except OSError as error:
+            msg = f"cannot read {str(self.path)!r}: {error.strerror or error}"
+            raise StoreError(msg) from error
+
     def _checked_name(self, name: object, index: int) -> str:
         if not isinstance(name, str):
             kind = type(name).__name__

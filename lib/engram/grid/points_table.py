@@ -2,26 +2,25 @@
 
 A row costs one appended line. The CSV file is written anew only when a column appears or a point
 is run again, the Parquet file now and then; both take a small share of the time that passes.
+Without pyarrow there is no Parquet file.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from engram.files import write_atomic
-from engram.grid import parquet
 from engram.grid.attempts import attempts, last
 from engram.grid.pace import Pace
-from engram.record import NON_FINITE, plain, store_error
+from engram.grid.parquet_file import DOUBLE, INTEGER, TEXT, Column, ParquetFile
+from engram.grid.table_text import line
+from engram.record import NON_FINITE, store_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from engram.errors import StoreError
@@ -32,19 +31,18 @@ __all__ = ["FIXED", "PointsTable", "rebuild", "row_of"]
 
 # The columns of every table, in order, each with its kind in the Parquet file.
 FIXED = {
-    "index": parquet.INTEGER,
-    "name": parquet.TEXT,
-    "state": parquet.TEXT,
-    "run_id": parquet.TEXT,
-    "attempts": parquet.INTEGER,
-    "device": parquet.TEXT,
-    "seed": parquet.INTEGER,
-    "started": parquet.TEXT,
-    "run_s": parquet.DOUBLE,
-    "cause": parquet.TEXT,
+    "index": INTEGER,
+    "name": TEXT,
+    "state": TEXT,
+    "run_id": TEXT,
+    "attempts": INTEGER,
+    "device": TEXT,
+    "seed": INTEGER,
+    "started": TEXT,
+    "run_s": DOUBLE,
+    "cause": TEXT,
 }
 PARAMETER, SUMMARY = "param.", "summary."
-LEAST_S = 2.0  # between two times that the Parquet file is written
 
 
 def row_of(
@@ -118,7 +116,6 @@ class PointsTable:
             varying: the dotted keys that differ between points.
         """
         self.paths = paths
-        self.problem: StoreError | None = None  # why the files are not current, if they are not
         # Columns in the order in which they appeared, which is that of the values in memory.
         self._columns = {
             key: place
@@ -126,23 +123,31 @@ class PointsTable:
         }
         self._rows: dict[int, tuple[Any, ...]] = {}
         self._points: Points | None = None
-        self._csv_stale = self._parquet_stale = True
-        self._csv_pace, self._parquet_pace = Pace(0.0), Pace(LEAST_S)
+        self._parquet = ParquetFile(paths.parquet, self._typed_columns)
+        self._csv_stale, self._csv_pace = True, Pace(0.0)
+        self._csv_problem: StoreError | None = None
 
     @classmethod
     def open(cls, paths: GridPaths, points: Points) -> PointsTable:
         """Begin the table of a grid, with the rows of points whose runs have ended already.
 
+        Only points.csv is written now.
+
         Raises:
-            StoreError: the files cannot be written.
+            StoreError: it cannot be written.
         """
         table = cls(paths, points.varying)
         table._points = points
         for row in rebuild(paths, points):
             table._keep(row)
-        table.flush(force=True)
+        table._try_csv()
         table._require_current()
         return table
+
+    @property
+    def problem(self) -> StoreError | None:
+        """Why the files are not current, if they are not."""
+        return self._csv_problem or self._parquet.problem
 
     @property
     def columns(self) -> list[str]:
@@ -172,7 +177,7 @@ class PointsTable:
         header = len(self._columns)
         again = row["index"] in self._rows
         self._keep(row)
-        self._parquet_stale = True
+        self._parquet.touch()
         if again or len(self._columns) != header:
             self._csv_stale = True
         if self._csv_stale:
@@ -180,20 +185,21 @@ class PointsTable:
             return
         names = self.columns
         try:
-            _append(self.paths.table, _line(self._values(self._rows[row["index"]], names)))
+            _append(self.paths.table, line(self._values(self._rows[row["index"]], names)))
         except OSError as error:
-            self._csv_stale, self.problem = True, store_error(self.paths.table, error)
+            self._csv_stale, self._csv_problem = True, store_error(self.paths.table, error)
 
     def flush(self, *, force: bool = False) -> None:
         """Bring the files up to date, each unless it was written anew just now.
 
         Args:
-            force: whether to do so in any case.
+            force: whether to do so in any case, and to wait until the Parquet file is there too.
         """
+        self._parquet.keep(force=force)  # a process of its own, which works meanwhile
         if self._csv_stale and (force or self._csv_pace.may()):
-            self._try(self._csv_pace, self._write_csv)
-        if self._parquet_stale and (force or self._parquet_pace.may()):
-            self._try(self._parquet_pace, self._write_parquet)
+            self._try_csv()
+        if force:
+            self._parquet.wait()
 
     def finish(self) -> None:
         """Write both files for good, by index.
@@ -201,19 +207,20 @@ class PointsTable:
         Raises:
             StoreError: they cannot be written.
         """
-        self._csv_stale = self._parquet_stale = True
+        self._csv_stale = True
+        self._parquet.touch()
         self.flush(force=True)
         self._require_current()
 
     def _require_current(self) -> None:
-        if self.problem is not None and (self._csv_stale or self._parquet_stale):
+        if self.problem is not None:
             raise self.problem
 
-    def _try(self, pace: Pace, work: Callable[[], None]) -> None:
+    def _try_csv(self) -> None:
         try:
-            pace.do(work)
+            self._csv_pace.do(self._write_csv)
         except OSError as error:
-            self.problem = store_error(self.paths.table, error)
+            self._csv_problem = store_error(self.paths.table, error)
 
     def _keep(self, row: dict[str, Any]) -> None:
         new = [key for key in row if key not in self._columns]
@@ -242,22 +249,18 @@ class PointsTable:
 
     def _write_csv(self) -> None:
         names = self.columns
-        lines = [_line(names)]
-        lines += (_line(self._values(self._rows[index], names)) for index in sorted(self._rows))
+        lines = [line(names)]
+        lines += (line(self._values(self._rows[index], names)) for index in sorted(self._rows))
         write_atomic(self.paths.table, b"".join(lines))
-        self._csv_stale = False
+        self._csv_stale, self._csv_problem = False, None
 
-    def _write_parquet(self) -> None:
-        columns = []
+    def _typed_columns(self) -> Iterator[Column]:
+        """The columns of the Parquet file, one at a time."""
+        rows = [self._rows[index] for index in sorted(self._rows)]
         for name in self.columns:
             place = self._columns[name]
-            values = [
-                row[place] if place < len(row) else None
-                for row in (self._rows[index] for index in sorted(self._rows))
-            ]
-            columns.append(_column(name, values))
-        write_atomic(self.paths.parquet, parquet.write(columns))
-        self._parquet_stale = False
+            values = [row[place] if place < len(row) else None for row in rows]
+            yield Column(name, FIXED.get(name), values)
 
 
 def _rank(column: str) -> int:
@@ -268,43 +271,6 @@ def _rank(column: str) -> int:
 def _finite_or_not(value: Any) -> Any:  # noqa: ANN401
     """The float behind the name that a record gives to one that JSON cannot write."""
     return NON_FINITE.get(value, value) if isinstance(value, str) else value
-
-
-def _column(name: str, values: list[Any]) -> parquet.Column:
-    """A column of the Parquet file; one of several types holds the texts of the CSV file."""
-    default = FIXED.get(name, parquet.DOUBLE if name.startswith(SUMMARY) else parquet.TEXT)
-    kind = parquet.kind_of(values, default=default)
-    if name == "run_s" and kind == parquet.INTEGER:
-        kind = parquet.DOUBLE
-    numbers = [value for value in values if type(value) is int]
-    if kind == parquet.INTEGER and any(not -(2**63) <= value < 2**63 for value in numbers):
-        kind = parquet.TEXT
-    if kind == parquet.DOUBLE and any(abs(value) > 2**53 for value in numbers):
-        kind = parquet.TEXT  # a float would not be the same number
-    if kind == parquet.TEXT:
-        values = [None if value is None else _cell(value) for value in values]
-    return parquet.Column(name, kind, values)
-
-
-def _cell(value: Any) -> str:  # noqa: ANN401
-    """A value as text; None is empty."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return value.replace("\0", "\\x00")  # most readers of CSV end a text there
-    if isinstance(value, dict | list | tuple):
-        return json.dumps(plain(value), ensure_ascii=False)
-    return repr(value) if isinstance(value, float) else str(value)
-
-
-def _line(values: Iterator[Any] | Sequence[Any]) -> bytes:
-    """One record of the CSV file."""
-    text = io.StringIO()
-    # What a record ends with is quoted inside of values: a lone carriage return too.
-    csv.writer(text, lineterminator="\r\n").writerow([_cell(value) for value in values])
-    return text.getvalue()[:-2].encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _append(path: Path, data: bytes) -> None:

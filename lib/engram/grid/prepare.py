@@ -55,6 +55,7 @@ class Shared(NamedTuple):
     seed: int  # where neither the experiment nor the parameters name one
     warm: Warm | None
     options: argparse.Namespace
+    grows: bool = False  # a search adds points while others run
 
 
 def prepared(
@@ -131,6 +132,8 @@ def point_run(shared: Shared, task: Task, devices: Devices | None) -> tuple[Run,
 
 def parameters(points: Points, index: int) -> Parameters:
     """The parameters of a point, as its run folder will hold them."""
+    if index >= len(points):
+        points.refresh()
     data = points.parameters(index)
     values = toml.loads(data, where=f"the parameters of point {points.names[index]!r}")
     return Parameters(data, values, hashlib.sha256(data).hexdigest(), tuple(points.varying))
@@ -141,10 +144,15 @@ def seed_of(shared: Shared, values: dict[str, Any], name: str) -> int | None:
 
     A parameter `seed` that the grid varies wins over the experiment's own key; where there is
     neither, the point's name and the grid's seed give one, whatever order the points run in.
+    What varies is not known before the last point of a search: there, what differs from the
+    experiment's parameters counts.
     """
     configured = shared.run.config.seed
     own = values.get("seed")
-    if type(own) is int and 0 <= own <= MAX_SEED and ("seed" in shared.points.varying):
+    varies = "seed" in shared.points.varying
+    if shared.grows:
+        varies = own != shared.run.parameters.values.get("seed")
+    if type(own) is int and 0 <= own <= MAX_SEED and varies:
         return own
     if configured is not None or type(own) is int:
         return configured

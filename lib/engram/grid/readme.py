@@ -149,8 +149,10 @@ def _facts(record: dict[str, Any]) -> str:
 
 def _search(search: dict[str, Any] | None) -> str | None:
     """How points were chosen while others ran: "optuna: tpe, pruner median, to minimize loss"."""
-    if not search or search["kind"] != "optuna":
-        return search and "the grid file, by what has finished"
+    if not search:
+        return None
+    if search["kind"] != "optuna":
+        return "the grid file, by what has finished"
     pruner = "" if search["pruner"] == "none" else f", pruner {search['pruner']}"
     what = f"to {search['direction']} {search['metric']} in {search['trials']} trials"
     return f"optuna: {search['sampler']}{pruner}, {what}"
@@ -278,7 +280,8 @@ def _files() -> str:
 | grid.py | the grid file as it was; absent when experiment.toml said it all |
 | experiment.toml, parameters.toml | what every point starts from |
 | points.jsonl | the points as drawn: name and parameters, one line each |
-| points.csv, points.parquet | one row for each point that is over: parameters, summary, cause |
+| points.csv | one row for each point that is over: parameters, summary, cause |
+| points.parquet | the same with types; absent where pyarrow was not installed |
 | report.html | the report, once it was asked for |
 | source.pack, code.patch | the code: the commit, and what was uncommitted |
 | 2...Z-NAME-xxxxxx/ | one folder for each run, with a README.md of its own |"""

@@ -12,6 +12,7 @@ from engram import lease
 from engram import record as runs
 from engram.errors import RunnerError, RunNotFoundError, StoreError
 from engram.files import write_json
+from engram.folder import release_reserve
 from engram.locks import locked
 from engram.paths import GridPaths
 from engram.reconcile import REBOOTED, SILENT
@@ -248,6 +249,7 @@ def reconcile(paths: GridPaths) -> dict[str, Any]:
     tried = attempts(paths)
     if not all(item.ended for items in tried.values() for item in items):
         return record
+    release_reserve(paths)
     final = _epitaph(paths, record, [last(items) for items in tried.values()])
     try:
         record = change(paths, state="killed", **final)
@@ -303,6 +305,7 @@ def _bring_up_to_date(paths: GridPaths, record: dict[str, Any]) -> None:
 
     with contextlib.suppress(RunnerError):
         table = PointsTable.open(paths, Points(paths.points))
+        table.flush(force=True)
         Readme(paths).keep(record, table.rows)
 
 

@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from engram import errors, guardian
-from engram.execute import walk
+from engram.execute import STORE_ERRORS, walk
 from engram.grid.engine import Task, essence, without_run
 from engram.grid.prepare import left_checkpoint, point_run
 
@@ -37,6 +37,7 @@ class Ends(NamedTuple):
 
     pid: int
     tasks: int  # write end: tasks go in; its end is the slot's
+    orders: int  # write end: what to do with the task that runs; SIGUSR1 has the slot read it
     news: int  # read end: what happened comes out
 
 
@@ -51,24 +52,33 @@ def fork(shared: Shared, slot: Slot, log: Path) -> Ends:
     Raises:
         OSError: no more processes or descriptors.
     """
-    tasks, news = os.pipe(), os.pipe()
+    tasks, orders, news = os.pipe(), os.pipe(), os.pipe()
+    os.set_blocking(orders[0], False)
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        serve(shared, slot, log, tasks[0], news[1], parent)
-    os.close(tasks[0])
-    os.close(news[1])
-    return Ends(pid, tasks[1], news[0])
+        serve(shared, slot, log, Inside(tasks[0], orders[0], news[1]), parent)
+    for end in (tasks[0], orders[0], news[1]):
+        os.close(end)
+    return Ends(pid, tasks[1], orders[1], news[0])
 
 
-def serve(shared: Shared, slot: Slot, log: Path, tasks: int, news: int, parent: int) -> NoReturn:
+class Inside(NamedTuple):
+    """The other ends of the pipes."""
+
+    tasks: int
+    orders: int
+    news: int
+
+
+def serve(shared: Shared, slot: Slot, log: Path, ends: Inside, parent: int) -> NoReturn:
     """Be a slot process, to its end."""
     code = 1
     try:
-        settle(log, keep={tasks, news, *(shared.warm.descriptors if shared.warm else ())})
+        settle(log, keep={*ends, *(shared.warm.descriptors if shared.warm else ())})
         guardian.prctl(guardian.PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() == parent:
-            Worker(shared, slot, news).work(tasks)
+            Worker(shared, slot, ends).work()
         code = 0
     except KeyboardInterrupt:  # Terminated too: asked to end between two points
         code = 0
@@ -77,7 +87,7 @@ def serve(shared: Shared, slot: Slot, log: Path, tasks: int, news: int, parent: 
 
         traceback.print_exc()
     finally:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # it may be None, or closed
             sys.stderr.flush()
         os._exit(code)
 
@@ -88,10 +98,7 @@ def settle(log: Path, keep: set[int]) -> None:
     signal.set_wakeup_fd(-1)
     for interrupt in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(interrupt, leave)
-    for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208
-        if int(entry) > 2 and int(entry) not in keep:
-            with contextlib.suppress(OSError):  # the descriptor of this very listing
-                os.close(int(entry))
+    guardian.close_all_but(*keep)
     null = os.open(os.devnull, os.O_RDONLY)
     own = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     for descriptor, number in ((null, 0), (own, 1), (own, 2)):
@@ -109,19 +116,22 @@ def leave(number: int, frame: FrameType | None) -> None:
 class Worker:
     """Takes points through their lives."""
 
-    def __init__(self, shared: Shared, slot: Slot, news: int) -> None:
+    def __init__(self, shared: Shared, slot: Slot, ends: Inside) -> None:
         """Remember what points are made of, where they run, and where to report."""
         self.shared = shared
         self.slot = slot
-        self.news = news
+        self.ends = ends
+        self.ordered = bytearray()
+        self.now: tuple[Task, Run] | None = None  # what runs
 
-    def work(self, tasks: int) -> None:
+    def work(self) -> None:
         """Hold the devices, and run points until the dispatcher has no more."""
+        signal.signal(signal.SIGUSR1, self.heed)
         from engram.grid.device_lease import hold
 
         with hold(self.slot, say=lambda text: self.tell(note=text)):
             self.tell(ready=True)
-            for message in messages(tasks):
+            for message in messages(self.ends.tasks):
                 self.attempt(Task(*message["task"]))
 
     def attempt(self, task: Task) -> None:
@@ -129,17 +139,32 @@ class Worker:
         run: Run | None = None
         try:
             run, steps = point_run(self.shared, task, self.slot.to_record())
+            self.now = task, run
             walk(run, steps, self.announce)
         except errors.RunnerError as error:
-            self.report(task, run, "failed", str(error))
+            if full(error):
+                self.tell(halt=str(error))
+            else:
+                self.report(task, run, "failed", str(error))
         except KeyboardInterrupt:
             self.report(task, run, "interrupted", "the runner was interrupted")
             raise
         else:
             self.report(task, run, "", "")
 
+    def heed(self, number: int, frame: FrameType | None) -> None:
+        """Do what the dispatcher has ordered, unless it is late."""
+        with contextlib.suppress(BlockingIOError):
+            self.ordered += os.read(self.ends.orders, 1 << 16)
+        for order in guardian.unframe(self.ordered):
+            if self.now is not None and order["prune"] == [self.now[0].number, self.now[0].attempt]:
+                self.now[1].prune(order["why"])
+
     def announce(self, run: Run) -> None:
         """Say that the run is born."""
+        if run.why_cold is not None:
+            self.shared = self.shared._replace(warm=None)
+            self.tell(note=f"cold from here on, an interpreter for every point: {run.why_cold}")
         self.tell(started=run.paths.run_id)
 
     def report(self, task: Task, run: Run | None, state: str, cause: str) -> None:
@@ -155,7 +180,15 @@ class Worker:
         data = memoryview(guardian.frame(message))
         with contextlib.suppress(BrokenPipeError):
             while data:
-                data = data[os.write(self.news, data) :]
+                data = data[os.write(self.ends.news, data) :]
+
+
+def full(error: BaseException) -> bool:
+    """Whether the file system refuses what no other run would get from it either."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in STORE_ERRORS or (
+        cause is not None and full(cause)
+    )
 
 
 def messages(descriptor: int) -> Iterator[dict[str, Any]]:

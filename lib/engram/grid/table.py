@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from engram.overrides import Override
     from engram.settings import GridConfig
 
-__all__ = ["configurations"]
+__all__ = [
+    "Block",
+    "Key",
+    "configurations",
+    "is_distribution",
+    "leaves",
+    "overridden",
+    "refuse_overlaps",
+    "value_at",
+]
 
 KeyPath = tuple[str, ...]
 
@@ -70,8 +79,8 @@ def configurations(
     for rows in itertools.product(*(block.rows for block in found)):
         values = base
         for block, row in zip(found, rows, strict=True):
-            values = _overridden(values, block, row, where, parameters)
-        yield values, namer.name({path: _value(values, path) for path in namer.paths})
+            values = overridden(values, block, row, where, parameters)
+        yield values, namer.name({path: value_at(values, path) for path in namer.paths})
 
 
 def _blocks(grid: GridConfig, where: str, most: int) -> list[Block]:
@@ -90,19 +99,19 @@ def _blocks(grid: GridConfig, where: str, most: int) -> list[Block]:
     found[len(found) - bool(grid.seeds) : len(found) - bool(grid.seeds)] = random
     for block in found:
         _refuse_twins(block, where)
-    _refuse_overlaps(found, where)
+    refuse_overlaps(found, where)
     return found
 
 
 def _products(grid: GridConfig, where: str) -> Iterator[Block]:
-    for key, values in _leaves(grid.product):
+    for key, values in leaves(grid.product):
         _require_list(values, "product", key, where)
         rows = [{key.path: value} for value in values]
         yield Block(f"[grid.product] {key.text!r}", {key.path: key}, rows)
 
 
 def _zip(grid: GridConfig, where: str) -> Iterator[Block]:
-    columns = dict(_leaves(grid.zip))
+    columns = dict(leaves(grid.zip))
     for key, values in columns.items():
         _require_list(values, "zip", key, where)
     if not columns:
@@ -119,7 +128,7 @@ def _zip(grid: GridConfig, where: str) -> Iterator[Block]:
 def _points(grid: GridConfig, where: str) -> Iterator[Block]:
     if not grid.points:
         return
-    found = [list(_leaves(item, values=True)) for item in grid.points]
+    found = [list(leaves(item, values=True)) for item in grid.points]
     keys = {key.path: key for row in found for key, _ in row}
     for index, row in enumerate(found):
         if len({key.path for key, _ in row}) < len(row):
@@ -131,7 +140,7 @@ def _points(grid: GridConfig, where: str) -> Iterator[Block]:
 
 def _random(grid: GridConfig, where: str) -> Iterator[Block]:
     found = {}
-    for key, table in _leaves(grid.random, stop=_is_distribution):
+    for key, table in leaves(grid.random, stop=is_distribution):
         label = f"{where}: key 'grid.random' {key.text!r}"
         found[key] = distributions.distribution(table, label)
     if bool(found) != (grid.samples is not None):
@@ -158,7 +167,7 @@ def _repeats(grid: GridConfig) -> Iterator[Block]:
         yield Block("[grid] repeats", {key.path: key}, rows)
 
 
-def _is_distribution(table: Mapping[str, Any]) -> bool:
+def is_distribution(table: Mapping[str, Any]) -> bool:
     """Whether a table is meant to be a distribution, also one that is misspelled."""
     if table and all(isinstance(value, dict) for value in table.values()):
         return False
@@ -169,7 +178,7 @@ def _is_empty(table: Mapping[str, Any]) -> bool:
     return not table
 
 
-def _leaves(
+def leaves(
     table: Mapping[str, Any],
     path: KeyPath = (),
     *,
@@ -182,7 +191,7 @@ def _leaves(
         head, plus = _head(text)
         inner, new = (*path, *head), create or plus
         if isinstance(value, dict) and not stop(value):
-            yield from _leaves(value, inner, create=new, stop=stop, values=values)
+            yield from leaves(value, inner, create=new, stop=stop, values=values)
         else:
             yield Key(inner, new), value
 
@@ -218,7 +227,7 @@ def _text(value: object) -> str:
     return json.dumps(value, sort_keys=True, default=repr)
 
 
-def _refuse_overlaps(found: list[Block], where: str) -> None:
+def refuse_overlaps(found: list[Block], where: str) -> None:
     """Refuse a key that two blocks set, or that lies in a table that another one replaces."""
     taken: list[tuple[KeyPath, Block]] = []
     for block in found:
@@ -233,7 +242,7 @@ def _refuse_overlaps(found: list[Block], where: str) -> None:
             taken.append((path, block))
 
 
-def _overridden(
+def overridden(
     values: dict[str, Any], block: Block, row: Mapping[KeyPath, Any], where: str, parameters: str
 ) -> dict[str, Any]:
     """Parameters with a row's values set; tables on the way are copied, others shared."""
@@ -267,7 +276,7 @@ def _unshared(values: dict[str, Any], path: KeyPath) -> dict[str, Any]:
     return copied
 
 
-def _value(values: Any, path: KeyPath) -> Any:  # noqa: ANN401
+def value_at(values: Any, path: KeyPath) -> Any:  # noqa: ANN401
     """The value at `path`, None where there is none."""
     for part in path:
         try:
@@ -283,6 +292,6 @@ def _varying(found: Iterable[Block], base: dict[str, Any]) -> list[KeyPath]:
     for block in found:
         for path in block.keys:
             known.append(path)
-            own = {_text(row[path] if path in row else _value(base, path)) for row in block.rows}
+            own = {_text(row[path] if path in row else value_at(base, path)) for row in block.rows}
             varying += [path] if len(own) > 1 else []
     return varying or known

@@ -43,6 +43,9 @@ class View(Protocol):
             where: the grid's folder.
         """
 
+    def resize(self, total: int) -> None:
+        """Know how many points there are now; a search chooses them as it goes."""
+
     def started(self, name: str, device: str) -> None:
         """Show that a point runs."""
 
@@ -172,8 +175,11 @@ class Lines:
     def begin(self, total: int, done: int, slots: Sequence[str], where: Path) -> None:
         """See View."""
         self.tally.begin(total, done, slots, where)
-        before = f" ({done} done before)" if done else ""
-        self._say(f"{total} points{before} on {places(slots)}", f"{where}")
+        self._say(beginning(total, done, slots), f"{where}")
+
+    def resize(self, total: int) -> None:
+        """See View."""
+        self.tally.total = total
 
     def started(self, name: str, device: str) -> None:
         """See View; a line for each beginning would double the log."""
@@ -213,6 +219,13 @@ class Lines:
         self.outlet.flush(wait=wait)
 
 
+def beginning(total: int, done: int, slots: Sequence[str]) -> str:
+    """Write what there is to do: "50 points (2 done before) on 4 slots (gpu 0 x 4)"."""
+    before = f" ({done} done before)" if done else ""
+    points = f"{total} points" if total else "points as they are chosen"
+    return f"{points}{before} on {places(slots)}"
+
+
 def describe(row: dict[str, Any]) -> str:
     """Write how an attempt ended: "lr=0.1 failed in 3.20 s on gpu 0, attempt 2: it broke"."""
     text = f"{row['name']} {row['state'].replace('_', ' ')}"
@@ -222,7 +235,8 @@ def describe(row: dict[str, Any]) -> str:
         text += f" on {row['device']}"
     if (row["attempts"] or 1) > 1:
         text += f", attempt {row['attempts']}"
-    return text if row["state"] == "completed" or not row["cause"] else f"{text}: {row['cause']}"
+    expected = row["state"] == "completed" and not row.get("pruned")
+    return text if expected or not row["cause"] else f"{text}: {row['cause']}"
 
 
 def device_of(label: str) -> str:

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from engram.grid.view import conclusion, describe, device_of, places
+from engram.grid.view import beginning, conclusion, describe, device_of
 from engram.table import duration, printable, short
 
 if TYPE_CHECKING:
@@ -61,9 +61,8 @@ class Screen:
     def begin(self, total: int, done: int, slots: Sequence[str], where: Path) -> None:
         """See View."""
         self.tally.begin(total, done, slots, where)
-        before = f" ({done} done before)" if done else ""
         self._fit()
-        self._print(_line(f"{total} points{before} on {places(slots)}"))
+        self._print(_line(beginning(total, done, slots)))
         self.live = Live(
             console=self.console,
             auto_refresh=False,
@@ -76,6 +75,10 @@ class Screen:
         # Hidden, it would stay so after a kill.
         self.console.show_cursor()
         self._draw()
+
+    def resize(self, total: int) -> None:
+        """See View."""
+        self.tally.total = total
 
     def started(self, name: str, device: str) -> None:
         """See View."""
