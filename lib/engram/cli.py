@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from engram import errors
-from engram.options import grid_parser, parser, point_parser, run_parser
+from engram.options import grid_parser, parser, point_parser, run_parser, submitted_parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -193,6 +193,13 @@ def show_verb(arguments: list[str]) -> int:
     return emit([text])
 
 
+def submitted_verb(arguments: list[str]) -> int:
+    """Run what was submitted; called on the machine that an engine chose."""
+    from engram.grid import slurm_single
+
+    return slurm_single.run_submitted(submitted_parser().parse_args(arguments))
+
+
 def report_verb(arguments: list[str]) -> int:
     """Write the page of a grid."""
     from engram.grid import report
@@ -363,6 +370,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "completion": completion_verb,
     "__complete": complete_verb,
     "__point": point_verb,
+    "__submitted": submitted_verb,
     "fetch": fetch_verb,
     "test": test_verb,
 }

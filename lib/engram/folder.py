@@ -19,7 +19,7 @@ from engram.manifest import hash_file
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from engram.paths import RunPaths
+    from engram.paths import GridPaths, RunPaths
     from engram.request import Run
 
 RESERVE_BYTES = 1 << 20
@@ -68,13 +68,13 @@ def unmake(run: Run) -> None:
     open_runs.closed(run.root, run.paths)
 
 
-def take_reserve(paths: RunPaths) -> None:
-    """Set some disk aside, so that the end of a run that fills the disk can still be recorded."""
+def take_reserve(paths: RunPaths | GridPaths) -> None:
+    """Set some disk aside, so that an end that is met on a full disk can still be recorded."""
     with paths.reserve.open("wb") as stream, contextlib.suppress(OSError):
         os.posix_fallocate(stream.fileno(), 0, RESERVE_BYTES)
 
 
-def release_reserve(paths: RunPaths) -> None:
+def release_reserve(paths: RunPaths | GridPaths) -> None:
     """Give the reserve back."""
     with contextlib.suppress(OSError):
         paths.reserve.unlink(missing_ok=True)

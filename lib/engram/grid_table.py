@@ -18,7 +18,17 @@ __all__ = ["MOST_POINTS", "MOST_RETRIES", "read"]
 MOST_RETRIES = 1000
 MOST_POINTS = 10_000_000  # that anybody may allow
 MEMORY = ("none", "auto")
-SEARCH = ("search", "space", "sampler", "pruner", "metric", "direction", "trials")
+SEARCH = (
+    "search",
+    "space",
+    "sampler",
+    "sampler_options",
+    "pruner",
+    "pruner_options",
+    "metric",
+    "direction",
+    "trials",
+)
 
 
 def read(file: Table, most_seed: int) -> GridConfig | None:

@@ -44,6 +44,10 @@ def launch(options: argparse.Namespace, argv: Sequence[str], ahead: Spawned | No
     Returns:
         The exit code.
     """
+    if options.attach:
+        from engram.grid import slurm_single
+
+        return slurm_single.attach(options.attach)
     if options.rerun:
         from engram import rerun
 

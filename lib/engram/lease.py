@@ -23,7 +23,8 @@ def process_identity() -> dict[str, Any]:
 
     Returns:
         host, machine (id of the installation), boot_id, pid_namespace, pid, start_time (clock ticks
-        after boot), slurm_job, user; None for what this system does not tell.
+        after boot), slurm_job, slurm_restart (how often that job had been started anew),
+        slurm_cluster, user; None for what this system does not tell.
     """
     return {
         "host": os.uname().nodename,
@@ -33,14 +34,21 @@ def process_identity() -> dict[str, Any]:
         "pid": os.getpid(),
         "start_time": start_time(os.getpid()),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "slurm_restart": os.environ.get("SLURM_RESTART_COUNT"),
+        "slurm_cluster": os.environ.get("SLURM_CLUSTER_NAME"),
         "user": _user(),
     }
 
 
 def start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks after boot; None when it does not exist."""
+    """Return when a process started, in clock ticks after boot; None when there is none.
+
+    One that has ended counts as none, though nobody has collected it: it may never be, where the
+    first process of a container is no init.
+    """
     line = _first_line(f"/proc/{pid}/stat")
-    return int(line[line.rindex(")") + 2 :].split()[19]) if line else None
+    fields = line[line.rindex(")") + 2 :].split() if line else ["X"]
+    return None if fields[0] in "ZX" else int(fields[19])
 
 
 class Lease:
@@ -102,23 +110,34 @@ def standing(path: Path, identity: dict[str, Any] | None) -> Standing:
 
     Returns:
         "alive"; "dead", said only of this host and this pid namespace (or of an earlier boot of
-        this host); "elsewhere" when it cannot be judged from here.
+        this host), and of a job that Slurm says is over; "elsewhere" when it cannot be judged.
     """
     if not identity:
         return "alive" if _held(path) or _newborn(path) else "dead"
     here = process_identity()
     if any(_differs(identity, here, key) for key in ("host", "machine")):
-        return "elsewhere"
+        return _in_its_job(path, identity)
     if _differs(identity, here, "boot_id"):
         if None in (identity.get("machine"), here["machine"]):
-            return "elsewhere"  # a restart of this host, or another host of the same name
+            # a restart of this host, or another host of the same name
+            return _in_its_job(path, identity)
         return "alive" if _held(path) else "dead"
     if _differs(identity, here, "pid_namespace"):
-        return "elsewhere"
+        return _in_its_job(path, identity)
     started = start_time(int(identity["pid"]))
     if started is not None and started == identity.get("start_time"):
         return "alive"
     return "alive" if _held(path) else "dead"
+
+
+def _in_its_job(path: Path, identity: dict[str, Any]) -> Standing:
+    """Judge a runner that this process cannot see: its Slurm job may tell."""
+    if not identity.get("slurm_job"):
+        return "elsewhere"
+    from engram import slurm_jobs
+
+    judged = slurm_jobs.standing(identity)
+    return "alive" if judged == "dead" and _held(path) else judged
 
 
 def last_sign_of_life(folder: Path) -> float:

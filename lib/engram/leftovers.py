@@ -85,6 +85,9 @@ def in_root(root: RootPaths, needs: Needs | None) -> Iterator[Leftover]:
         yield _of("half-removed run", path)
     for paths in _stillborn_grids(root):
         yield _of("half-made grid", paths.folder)
+    for folder in _folders(root.submissions):
+        if _rests(folder, UNUSED_S):
+            yield _of("submitted run", folder)
 
 
 def _stillborn_grids(root: RootPaths) -> Iterator[GridPaths]:

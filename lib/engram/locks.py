@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["append_whole", "locked"]
+__all__ = ["append_whole", "cut_torn_line", "locked"]
 
 
 @contextlib.contextmanager
@@ -65,6 +65,23 @@ def append_whole(path: Path, data: bytes) -> None:
         except OSError:
             os.ftruncate(descriptor, size)
             raise
+
+
+def cut_torn_line(path: Path) -> None:
+    """Take away a last line without an end, left by a process that was killed while it wrote.
+
+    Args:
+        path: a file that nobody writes now; it may be missing.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    if data and not data.endswith(b"\n"):
+        os.truncate(path, data.rfind(b"\n") + 1)
 
 
 def _open(path: Path, flags: int) -> int:

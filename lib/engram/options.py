@@ -66,6 +66,7 @@ def run_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--rerun", metavar="RUN", help="repeat a run and say whether the same came out"
     )
+    how.add_argument("--attach", metavar="JOB", help="watch a run again that is a Slurm job")
     add("--commit", metavar="HEAD", help="with --resume: continue with another commit's code")
     add(
         "--recreate-environment",
@@ -112,6 +113,16 @@ def point_parser() -> argparse.ArgumentParser:
     add("--alone", action="store_true", help="it ran out of device memory beside others")
     add_common(top)
     top.set_defaults(live=False, pdb=False, recreate_environment=False, files=[])
+    return top
+
+
+def submitted_parser() -> argparse.ArgumentParser:
+    """The parser of a single run on its node, which only engines write."""
+    top = parser("__submitted", "Run what was submitted.")
+    add = top.add_argument
+    add("folder", help="of the submission")
+    add("attempt", type=count)
+    add("--earlier", metavar="RUN", help="go on from the newest checkpoint of this run")
     return top
 
 

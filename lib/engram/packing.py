@@ -64,11 +64,13 @@ class Packing:
         return self.path
 
     def abandon(self) -> None:
-        """End the process, when the run will not come to need the pack."""
+        """End the process, when the run will not come to need the pack, and remove what it made."""
         if self._pid is not None:
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
             self._pid = None
+        for left in self.path.parent.glob(f"*{self.path.name}*"):  # unfinished ones have a dot
+            left.unlink(missing_ok=True)
 
 
 def write_and_leave(repository: Repository, commit: str, path: Path) -> None:

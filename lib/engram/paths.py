@@ -236,6 +236,11 @@ class GridPaths(NamedTuple):
         return self.private / "slots.log"
 
     @property
+    def reserve(self) -> Path:
+        """Disk space set aside, so that the end of a grid that fills the disk can be recorded."""
+        return self.private / "reserve"
+
+    @property
     def attempts(self) -> Path:
         """One file for each attempt on another machine; it holds the run's id."""
         return self.private / "attempts"
@@ -250,6 +255,11 @@ class GridPaths(NamedTuple):
         """The Slurm jobs of this grid, one JSON line for each submission and each end."""
         return self.private / "slurm.jsonl"
 
+    @property
+    def ray_log(self) -> Path:
+        """What Ray says of its own accord."""
+        return self.private / "ray.log"
+
     def attempt(self, index: int, attempt: int) -> Path:
         """Where an attempt at a point on another machine leaves its run's id."""
         return self.attempts / f"{index}-{attempt}"
@@ -257,6 +267,47 @@ class GridPaths(NamedTuple):
     def run(self, run_id: str) -> RunPaths:
         """A run of this grid."""
         return RunPaths(self.folder / run_id)
+
+
+class SubmissionPaths(NamedTuple):
+    """The files of one run that waits in Slurm or Ray, or runs there."""
+
+    folder: Path
+
+    @property
+    def what(self) -> Path:
+        """The request, the configuration and the parameters."""
+        return self.folder / "run.pickle"
+
+    @property
+    def job(self) -> Path:
+        """Which job it is, and where its run will lie."""
+        return self.folder / "job.json"
+
+    @property
+    def source(self) -> Path:
+        """The commit as a git pack."""
+        return self.folder / "source.pack"
+
+    @property
+    def patch(self) -> Path:
+        """What a dirty run adds to it."""
+        return self.folder / "code.patch"
+
+    @property
+    def attempts(self) -> Path:
+        """One file for each start of the job; it holds the run's id."""
+        return self.folder / "attempts"
+
+    @property
+    def slurm(self) -> Path:
+        """Submitit's files."""
+        return self.folder / "job"
+
+    @property
+    def ray_log(self) -> Path:
+        """What Ray says of its own accord."""
+        return self.folder / "ray.log"
 
 
 class RootPaths(NamedTuple):
@@ -288,6 +339,11 @@ class RootPaths(NamedTuple):
     def sources(self) -> Path:
         """One git pack a commit."""
         return self.store / "sources"
+
+    @property
+    def submissions(self) -> Path:
+        """Runs that wait or run in Slurm, one folder each, with what they are made of."""
+        return self.store / "slurm"
 
     @property
     def trash(self) -> Path:

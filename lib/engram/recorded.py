@@ -10,7 +10,7 @@ from engram import errors, manifest
 from engram.repository import Repository, find_root
 
 if TYPE_CHECKING:
-    from engram.paths import GridPaths, RunPaths
+    from engram.paths import GridPaths, RunPaths, SubmissionPaths
 
 __all__ = [
     "RecordedCode",
@@ -29,12 +29,13 @@ class RecordedCode(NamedTuple):
     Attributes:
         code: the `code` table of that run's record.
         script_blob: git's hash of the script.
-        paths: that run's folder, or a grid's, which holds the git pack for when the repository is gone.
+        paths: the folder of that run, of a grid or of a submission; it holds the git pack for when
+            the repository is gone.
     """
 
     code: dict[str, Any]
     script_blob: str | None
-    paths: RunPaths | GridPaths
+    paths: RunPaths | GridPaths | SubmissionPaths
 
     @property
     def pack(self) -> Path:

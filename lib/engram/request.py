@@ -92,6 +92,7 @@ class Request(NamedTuple):
     notes: Sequence[Finding] = ()
     place: GridPlace | None = None
     devices: Devices | None = None
+    show: bool = True  # the script's output, in the terminal
 
 
 def asked(

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -288,11 +289,13 @@ def run_script(run: Run) -> None:
             log_err=run.paths.log_err,
             audit=run.paths.audit,
             environs=environs,
-            show=run.request.place is None,
+            show=run.request.show and run.request.place is None,
             timeout_s=run.config.timeout_s,
             meanwhile=lambda: use_waiting_time(run),
         )
     run.findings.extend(run.outcome.findings)
+    if run.outcome.signal_received is not None and "SLURM_JOB_ID" in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm repeats itself until it kills
 
 
 def use_waiting_time(run: Run) -> bool:
@@ -376,7 +379,7 @@ def judge(run: Run) -> tuple[str, dict[str, Any]]:
         cause = f"[audit] on_finding = 'fail', and there are errors: {', '.join(bad)}"
         return "failed", {**outcome.exit, "cause": cause}
     ended_from_outside = outcome.state == "interrupted" or outcome.exit["signal"] == "SIGTERM"
-    if ended_from_outside and "SLURM_JOB_ID" in os.environ:
+    if ended_from_outside and run.pruned is None and "SLURM_JOB_ID" in os.environ:
         from engram import slurm_jobs
 
         verdict = slurm_jobs.why(slurm_jobs.own())

@@ -8,7 +8,17 @@ import time
 from pathlib import Path
 
 from conftest import Project
-from grids import by_point, folders, grid_record, points, records, set_up, wait_for, witnessed
+from grids import (
+    by_point,
+    folders,
+    grid_record,
+    living,
+    points,
+    records,
+    set_up,
+    wait_for,
+    witnessed,
+)
 
 HANGING = points('[{"kind": "hang"}, {"kind": "hang"}, {}, {}]')
 TWO = "\nSLOTS_PER_DEVICE = 2\n"
@@ -26,19 +36,6 @@ def left_behind(project: Project) -> list[str]:
 
 def logs(project: Project) -> list[Path]:
     return [p for p in project.root.glob("runs/*/*/log.out") if p.stat().st_size]
-
-
-def living(text: str) -> list[int]:
-    """Processes with this text in their environment; /proc is the witness."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                if text.encode() in (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
-            except OSError:
-                continue
-    return found
 
 
 def test_a_point_that_crashes_leaves_the_others_alone(project: Project) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from supervision import LIB
 
+from engram import slurm_jobs
 from engram.errors import StoreError
 from engram.lease import Lease, last_sign_of_life, process_identity, standing
 
@@ -144,3 +145,24 @@ def test_last_sign_of_life_is_the_newest_log(tmp_path):
     os.utime(tmp_path / "log.out", (12345.5, 12345.5))
 
     assert last_sign_of_life(tmp_path) == 12345.5
+
+
+def test_a_job_of_another_cluster_or_without_slurm_is_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no squeue
+    there = {"host": "node7", "machine": "m", "slurm_job": "12", "slurm_cluster": "big"}
+    assert standing(tmp_path / "lease", {**process_identity(), **there}) == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("several", "name", "covered"),
+    [
+        ("12_[3-5,9%2]", "12_4", True),
+        ("12_[3-5,9%2]", "12_9", True),
+        ("12_[3-5,9]", "12_6", False),
+        ("12_[3-5]", "13_4", False),
+        ("12", "12_4", False),
+        ("12_4", "12_4", False),
+    ],
+)
+def test_tasks_of_an_array_that_wait_are_named_together(several, name, covered):
+    assert slurm_jobs.covers(several, name) is covered

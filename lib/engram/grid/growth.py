@@ -1,0 +1,159 @@
+"""A grid that grows: how its search begins, goes on, and stands in the record."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from engram.locks import cut_torn_line
+from engram.manifest import hash_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from engram.grid.draw import Drawn
+    from engram.grid.engine import Task
+    from engram.grid.points import Points
+    from engram.grid.proposer import Proposer
+    from engram.grid.search import Search
+    from engram.grid.search_table import SearchConfig
+    from engram.paths import GridPaths
+    from engram.request import Run
+    from engram.settings import GridConfig
+
+__all__ = ["as_json", "begin", "check", "end", "facts", "most", "total"]
+
+
+def total(points: Points, search: Search | None) -> int:
+    """How many points there will be, as far as is known."""
+    return len(points) if search is None else search.total
+
+
+def most(points: Points, search: Search | None, tasks: Sequence[Task]) -> int:
+    """How many points may run in this session, and so have use for a slot."""
+    if search is None:
+        return len(tasks)
+    if search.config is None:
+        from engram.grid.draw import MOST_POINTS
+
+        return MOST_POINTS
+    return max(1, search.total - len(points) + len(tasks))
+
+
+def facts(points: Points, search: Search | None) -> dict[str, Any]:
+    """What a search changes in the record as it goes."""
+    if search is None:
+        return {}
+    return {"points": len(points), "varying": list(points.varying), "best": search.best}
+
+
+def end(
+    record: dict[str, Any], paths: GridPaths, points: Points, search: Search | None
+) -> dict[str, Any]:
+    """Close the search; what the record says of it at the end."""
+    if search is None:
+        return {}
+    search.close()
+    cut_torn_line(paths.points)
+    points.refresh()
+    hashes = {**record["hashes"], "points": hash_file(paths.points)}
+    return {**facts(points, search), "hashes": hashes}
+
+
+def as_json(drawn: Drawn, grid: GridConfig | None) -> dict[str, Any] | None:
+    """What grid.json says of the way in which points are chosen; None where all were drawn."""
+    if drawn.adaptive:
+        return {"kind": "generator", "most": grid and grid.most}
+    if drawn.search is None:
+        return None
+    from engram import toml
+
+    config = drawn.search
+    keys = ("metric", "direction", "trials", "sampler", "pruner", "seed")
+    table = toml.dumps({"grid": config.table})
+    return {"kind": "optuna", **{key: getattr(config, key) for key in keys}, "table": table}
+
+
+def check(record: dict[str, Any]) -> SearchConfig | None:
+    """The search of a grid's record; None where it has no [grid] table that says it.
+
+    Raises:
+        ConfigError: this engram does not know a key of it.
+        EnvironmentMissingError: a package is missing.
+    """
+    from engram import grid_table, toml
+    from engram.config import MAX_SEED
+    from engram.grid import search_table
+    from engram.tables import Table
+
+    if record["search"]["kind"] != "optuna":
+        return None
+    where = f"the search of {record['grid_id']}"
+    values = toml.loads(record["search"]["table"].encode(), where=where)
+    grid = grid_table.read(Table(values, where), MAX_SEED)
+    if grid is None:
+        msg = f"{where} has no [grid] table"
+        raise ValueError(msg)
+    config = search_table.read(grid, where)
+    search_table.require_packages(config)
+    return config
+
+
+def begin(
+    record: dict[str, Any], run: Run, paths: GridPaths, points: Points, tasks: Sequence[Task]
+) -> Search | None:
+    """Have the process ready that chooses points; None where all were drawn.
+
+    Args:
+        record: of the grid.
+        run: what its points share.
+        paths: its folder.
+        points: those there are.
+        tasks: what is left of them to do.
+    """
+    if record.get("search") is None:
+        return None
+    from engram.grid import record as records
+    from engram.grid.attempts import attempts, last
+    from engram.grid.proposer import Door
+    from engram.grid.search import Search, told
+
+    records.change(paths, hashes={**record["hashes"], "points": None})
+    left = {task.number for task in tasks}
+    over = [last(tried) for number, tried in attempts(paths).items() if number not in left]
+    ordered = sorted(over, key=lambda item: str(item.record["times"]["ended"]))
+    ends = [told(item.number, item.record) for item in ordered if item.ended]
+    config, path = check(record), str(record["source"]["path"])
+    if config is None:
+        make = partial(_adaptive, path, run, paths, points, record["search"]["most"])
+    else:
+        make = partial(_study, config, path, run.parameters.values, points, paths)
+    return Search(Door(make), points, over=ends, config=config, where=path)
+
+
+def _adaptive(path: str, run: Run, paths: GridPaths, points: Points, most: int | None) -> Proposer:
+    from pathlib import Path
+
+    from engram.config import IMPORT_ROOTS
+    from engram.grid.adaptive import Adaptive
+    from engram.grid.draw import MOST_POINTS
+
+    names = run.config.project_paths or IMPORT_ROOTS
+    return Adaptive(
+        Path(path),
+        paths.grid_file.read_bytes(),
+        roots=[folder for folder in (run.code_folder / name for name in names) if folder.is_dir()],
+        base=run.parameters.values,
+        points=points,
+        most=most or MOST_POINTS,
+    )
+
+
+def _study(
+    config: SearchConfig, path: str, base: dict[str, Any], points: Points, paths: GridPaths
+) -> Proposer:
+    from engram.grid.study import Study
+
+    return Study(
+        config, base=base, points=points, paths=paths, where=path, parameters=str(paths.parameters)
+    )
