@@ -24,6 +24,7 @@ from grids import (
     witnessed,
 )
 
+from engram.paths import RunPaths
 from engram.grid import ray_driver, ray_node
 from engram.settings import EngineConfig
 
@@ -127,17 +128,28 @@ def test_a_point_that_crashes_leaves_the_others_alone(ray: Project) -> None:
 
 
 def test_a_record_is_the_same_whichever_engine_ran_the_point(ray: Project) -> None:
-    """Time, processes and the call differ, and nothing else."""
-    engine(ray, num_gpus=1)
-    ray.write("local.toml", LOCAL + "devices = [0]\n")
+    ray.write("experiment.toml", 'name = "same"\n' + EXPERIMENT + ENGINE + "num_gpus = 1\n")
+    ray.write("local.toml", 'name = "same"\n' + LOCAL + "devices = [0]\n")
     set_up(ray, points("[{'seed': 7}]"))
     for experiment in ("experiment.toml", "local.toml"):
         done = ray.run("--grid", "grid.py", experiment, "--cold")
         assert done.returncode == 0, done.stderr
-    both = [records(folder)[0] for folder in folders(ray)]
-    assert [item["state"] for item in both] == ["completed"] * 2
-    assert both[0].keys() == both[1].keys()
-    print({key: (both[0][key], both[1][key]) for key in both[0] if both[0][key] != both[1][key]})
+    there, here = (records(folder)[0] for folder in folders(ray))
+    assert there["state"] == "completed"
+    assert there.keys() == here.keys()
+    print({key for key in there if there[key] != here[key]})
+    assert {key for key in there if there[key] != here[key]} == {
+        *("run_id", "argv", "grid", "devices", "lease", "times", "usage", "record_sha256")
+    }
+    assert there["devices"]["labels"] == here["devices"]["labels"] == ["gpu 0"]
+    assert there["usage"].keys() == here["usage"].keys()
+    assert there["lease"].keys() == here["lease"].keys()
+    folder, other = (RunPaths(folder / item["run_id"]) for folder, item in zip(
+        folders(ray), (there, here), strict=True
+    ))
+    for path in sorted(p.relative_to(folder.folder) for p in folder.folder.rglob("*")):
+        a, b = folder.folder / path, other.folder / path
+        if a.is_file() and a.read_bytes() != b.read_bytes(): print(path, a.read_text()[-3000:], b.read_text()[-3000:])
 
 
 def test_ctrl_c_interrupts_and_a_resume_runs_what_is_left(ray: Project, tmp_path: Path) -> None:

@@ -14,13 +14,15 @@ from engram.execute import one_interrupt, walk
 from engram.grid import growth
 from engram.grid import record as records
 from engram.grid.attempts import attempts, last
+from engram.grid.birth import create, open_again
 from engram.grid.draw import Drawn, Source, draw
 from engram.grid.engine import Task
 from engram.grid.find import find_grid
 from engram.grid.interrupts import Interrupts
-from engram.grid.life import create, get_ready, live, open_again
+from engram.grid.life import live
 from engram.grid.points import Points
 from engram.grid.prepare import keep_source, nothing, prepared
+from engram.grid.ready import get_ready
 from engram.grid.settings import Settings
 from engram.launch import default_experiment, say
 from engram.locks import cut_torn_line

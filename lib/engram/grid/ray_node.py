@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["on_node"]
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
-# Ends with the worker, however that ends, then becomes the runner. 1 is PR_SET_PDEATHSIG.
+# Ends with the worker, however that ends, hears the signals that Ray blocks, and then becomes the
+# runner. 1 is PR_SET_PDEATHSIG.
 BOUND = """\
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_SETMASK, ())
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """

@@ -12,9 +12,9 @@ from engram.execute import walk
 from engram.grid import elsewhere, ray_driver
 from engram.grid.follow import Follower
 from engram.grid.interrupts import Interrupts
-from engram.grid.life import asked_threads
 from engram.grid.prepare import keep_source, nothing
 from engram.grid.ray_engine import given_up, why_no_run
+from engram.grid.ready import asked_threads
 from engram.grid.slurm_single import keep
 from engram.launch import say
 from engram.paths import RunPaths, SubmissionPaths

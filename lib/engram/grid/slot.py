@@ -186,8 +186,10 @@ class Worker:
 def full(error: BaseException) -> bool:
     """Whether the file system refuses what no other run would get from it either."""
     cause = error.__cause__
-    return isinstance(cause, OSError) and cause.errno in STORE_ERRORS or (
-        cause is not None and full(cause)
+    return (
+        isinstance(cause, OSError)
+        and cause.errno in STORE_ERRORS
+        or (cause is not None and full(cause))
     )
 
 

@@ -92,6 +92,8 @@ class Slurm:
         if config.memory is not None:
             extra["mem"] = config.memory
         cpus = config.cpus_per_task
+        if config.processes > 1:  # all of them are started by one task
+            cpus = config.processes * (cpus or 1)
         return {
             "job_name": self.name,
             "partition": config.partition,
