@@ -19,9 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from conftest import EXPERIMENT, Project
+from submitting import ENGINE, WORK
 
 from engram import slurm_jobs
 
+Watch = Callable[..., "subprocess.Popen[str]"]
 CPUS, GPUS, MEMORY_MB = 8, 4, 8000
 DAEMONS = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd")
 NEEDED = (*DAEMONS, "setpriv", "mariadb-install-db", "mariadb", "sbatch", "sacctmgr")
@@ -354,3 +357,31 @@ def slurm(slurm_daemons: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
     yield slurm_daemons
     slurm_daemons.clear()
     slurm_jobs.forget()
+
+
+@pytest.fixture
+def work(slurm: Cluster, tmp_path: Path) -> Project:
+    """A repository whose runs are Slurm jobs."""
+    made = Project(tmp_path / "project")
+    made.write("work.py", WORK)
+    made.write("parameters.toml", 'value = 1\nseconds = 0.0\nuntil = "/nonexistent"\n')
+    made.write("experiment.toml", EXPERIMENT + ENGINE)
+    made.write(".gitignore", "runs\n__pycache__\n")
+    made.git("init", "-q", "-b", "main")
+    made.commit()
+    return made
+
+
+@pytest.fixture
+def watch(work: Project) -> Iterator[Watch]:
+    """Start watchers that do not outlive the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        started.append(work.start(*arguments))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
-from conftest import EXPERIMENT, Project
+from conftest import Project
 
 from engram.grid.attempts import attempts
 from engram.paths import GridPaths, RunPaths
 
 if TYPE_CHECKING:
     from cluster import Cluster
-
-    Watch = Callable[..., subprocess.Popen[str]]
 
 ENGINE = """
 [engine]
@@ -56,34 +53,6 @@ def configurations(base):
         parameters["value"] = value
         yield parameters, f"value-{{value}}"
 """
-
-
-@pytest.fixture
-def work(slurm: Cluster, tmp_path: Path) -> Project:
-    """A repository whose runs are Slurm jobs."""
-    made = Project(tmp_path / "project")
-    made.write("work.py", WORK)
-    made.write("parameters.toml", 'value = 1\nseconds = 0.0\nuntil = "/nonexistent"\n')
-    made.write("experiment.toml", EXPERIMENT + ENGINE)
-    made.write(".gitignore", "runs\n__pycache__\n")
-    made.git("init", "-q", "-b", "main")
-    made.commit()
-    return made
-
-
-@pytest.fixture
-def watch(work: Project) -> Iterator[Watch]:
-    """Start watchers that do not outlive the test."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        started.append(work.start(*arguments))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 def with_grid(project: Project, *values: int) -> Project:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import EXPERIMENT, Project
+from submitting import ENGINE, begun, grid_of, last_runs, lines_of, wait, with_grid
 
 from engram.grid import record as grid_record
 from engram.grid.attempts import attempts
 from engram.reconcile import SILENT
 
 if TYPE_CHECKING:
-    from cluster import Cluster
-    from submitting import Watch
+    from cluster import Cluster, Watch
 
-pytest_plugins = ["cluster", "submitting"]
+pytest_plugins = ["cluster"]
 pytestmark = pytest.mark.slurm
 
 TRAIN = """\

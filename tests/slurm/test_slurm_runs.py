@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import Project
+from submitting import GRID, begun, wait
 
 from engram import record, slurm_jobs
 from engram.lease import Lease, process_identity, standing
 from engram.reconcile import reconcile
 
 if TYPE_CHECKING:
-    from cluster import Cluster
-    from submitting import Watch
+    from cluster import Cluster, Watch
 
-pytest_plugins = ["cluster", "submitting"]
+pytest_plugins = ["cluster"]
 pytestmark = pytest.mark.slurm
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run_point"]
 
+CHOICE = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+
 
 def run_point(options: argparse.Namespace, argv: Sequence[str]) -> int:
     """Run one attempt at one point of a recorded grid, here and now.
@@ -65,9 +67,10 @@ def run_point(options: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def devices_here() -> Devices | None:
-    """The devices that whoever started us has chosen."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    """The devices that whoever started us has chosen: for the script, as on one machine."""
+    chosen = {name: os.environ.pop(name) for name in CHOICE if name in os.environ}
+    visible = chosen.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return None
     names = tuple(name for name in visible.split(",") if name)
-    return Devices(visible, tuple(f"gpu {name}" for name in names), names, {})
+    return Devices(visible, tuple(f"gpu {name}" for name in names), names, chosen)
