@@ -13,7 +13,7 @@ from conftest import Project
 from engram import record
 from engram.paths import RunPaths
 
-WORK = '''\
+WORK = """\
 import json, os, pathlib, signal, sys, time, tomllib
 
 
@@ -47,9 +47,9 @@ def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None
         with open(os.environ["WITNESS"], "a") as stream:
             stream.write(json.dumps(seen) + "\\n")
     return {"doubled": parameters["value"] * 2}
-'''
+"""
 
-GRID = '''\
+GRID = """\
 import copy
 
 
@@ -58,7 +58,7 @@ def configurations(base):
         parameters = copy.deepcopy(base)
         parameters["value"] = value
         yield parameters, f"value-{{value}}"
-'''
+"""
 
 PARAMETERS = 'value = 1\nkind = "ok"\nseconds = 0.0\n'
 

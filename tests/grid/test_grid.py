@@ -248,3 +248,21 @@ def test_a_single_run_waits_for_the_devices_that_it_names(project: Project, tmp_
     assert first["device"] == second["device"] == device
     assert any("waiting for" in text for text in said)
     assert project.record()["devices"]["visible"] == device
+
+
+def test_a_key_that_the_parameters_lack_is_warned_of(project: Project) -> None:
+    set_up(project, points('[{"second": 0.0}, {"second": 1.0}]'))
+    done = project.run("--grid", "grid.py", "experiment.toml", "--dry-run")
+    assert done.returncode == 0
+    assert "no 'second'" in done.stderr
+    assert "'seconds'" in done.stderr
+
+
+def test_a_completed_grid_has_nothing_left_to_resume(project: Project) -> None:
+    set_up(project, number=2)
+    project.run("--grid", "grid.py", "experiment.toml")
+    done = project.run("--grid", "--resume", "latest")
+    assert done.returncode == 0
+    assert "nothing is left to run" in done.stderr
+    (folder,) = folders(project)
+    assert len(grid_record(folder)["sessions"]) == 1

@@ -9,7 +9,7 @@ import pytest
 from conftest import Project
 from grids import by_point, folders, set_up
 
-SUMS = '''\
+SUMS = """\
 import json
 import os
 import pathlib
@@ -32,7 +32,7 @@ def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None
     if value == 1 and rank == 1:
         raise ValueError("rank one has no luck")
     return {"sum": total.item()}
-'''
+"""
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from engram import errors, toml
 from engram import record as runs
 from engram.execute import one_interrupt, walk
-from engram.grid import growth
+from engram.grid import growth, values
 from engram.grid import record as records
 from engram.grid.attempts import attempts, last
 from engram.grid.birth import create, open_again
@@ -22,10 +22,12 @@ from engram.grid.interrupts import Interrupts
 from engram.grid.life import live
 from engram.grid.points import Points
 from engram.grid.prepare import keep_source, nothing, prepared
+from engram.grid.readme import counted
 from engram.grid.ready import get_ready
 from engram.grid.settings import Settings
 from engram.launch import default_experiment, say
 from engram.locks import cut_torn_line
+from engram.overrides import suggestion
 from engram.repository import find_root
 from engram.request import Run, asked
 from engram.spawn import claim_standard_descriptors
@@ -75,6 +77,8 @@ def fresh(options: argparse.Namespace, argv: Sequence[str], interrupts: Interrup
 
         walk(run, (read_request, look_at_code, draw_points, check_inputs), nothing)
         settings = Settings.of(run.config, drawn[0], options)
+        for remark in new_keys(drawn[0], run.parameters.values):
+            say(f"warning: {remark}")
         if options.dry_run:
             print("\n".join(plan(run, drawn[0])))
             return errors.COMPLETED
@@ -127,6 +131,19 @@ def points_of(named: Path | None, run: Run, into: Path) -> Drawn:
     return draw(grid_file, run.config, run.parameters.values, into)
 
 
+def new_keys(drawn: Drawn, base: dict[str, Any]) -> Iterator[str]:
+    """Keys that a grid file varies and the experiment lacks: new ones, or slips of the pen.
+
+    In a [grid] table such a key is refused, unless a plus sign says that it is new.
+    """
+    if drawn.source.kind == "file":
+        known = [key for key, _ in values.cells(base)]
+        for key in drawn.points.varying:
+            if key not in known:
+                meant = suggestion(key, known)
+                yield f"the parameters have no {key!r}, which this grid varies{meant}"
+
+
 def plan(run: Run, drawn: Drawn) -> Iterator[str]:
     """What would run, for --dry-run."""
     points = drawn.points
@@ -150,6 +167,10 @@ def resume(options: argparse.Namespace, argv: Sequence[str], interrupts: Interru
     run = prepared(paths, record, options, argv)
     ready = get_ready(run, Settings.recorded(record, options))
     tasks = open_tasks(paths, Points(paths.points))
+    if not tasks and record["state"] == "completed" and record.get("search") is None:
+        ready.close()
+        say(f"nothing is left to run: {counted(record)}")
+        return errors.COMPLETED
     interrupts.hold()
     grid = open_again(ready, paths, record, argv)
     return live(grid, ready, tasks, options, argv, interrupts)

@@ -205,6 +205,8 @@ def begin(view: View, ready: Ready, grid: Grid, total: int, done: int, most: int
     """Say what begins: so many points, how many of them were done before, on how many slots."""
     labels = [slot.label for slot in ready.slots[:most]]
     view.begin(total, done, labels, grid.paths.folder)
+    if ready.settings.engine.processes > 1:
+        view.note(f"each point has {ready.settings.engine.processes} processes")
     for remark in ready.remarks:
         view.note(remark)
     if ready.slots and ready.why_cold and not ready.settings.cold:
@@ -241,7 +243,8 @@ def last_words(dispatcher: Dispatcher, paths: GridPaths, ending: tuple[str, str]
     if verdicts:
         said = ", ".join(f"{number} {text}" for text, number in sorted(verdicts.items()))
         say(f"compared with the original runs: {said}")
-    say(f"look at it: {program()} list --grid {name}; {program()} report {name}")
+    say(f"list it: {program()} list --grid {name}")
+    say(f"look at it: {program()} report {name}")
     if state == "interrupted":
         pressed = dispatcher.interrupted_by == signal.SIGINT
         return errors.INTERRUPTED if pressed else errors.TERMINATED

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from engram import files
 from engram.execute import walk
 from engram.grid import record as records
+from engram.grid.devices import BUS_ORDER, ORDER, VARIABLE
 from engram.grid.elsewhere import heeding
 from engram.grid.engine import Task
 from engram.grid.points import Points
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from engram.request import Run
 
 __all__ = ["run_point"]
-
-CHOICE = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 
 
 def run_point(options: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -67,10 +66,11 @@ def run_point(options: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def devices_here() -> Devices | None:
-    """The devices that whoever started us has chosen: for the script, as on one machine."""
-    chosen = {name: os.environ.pop(name) for name in CHOICE if name in os.environ}
-    visible = chosen.get("CUDA_VISIBLE_DEVICES")
+    """The devices that whoever started us has chosen: the script gets them, as on one machine."""
+    visible = os.environ.pop(VARIABLE, None)
     if visible is None:
         return None
     names = tuple(name for name in visible.split(",") if name)
-    return Devices(visible, tuple(f"gpu {name}" for name in names), names, chosen)
+    counted = ORDER not in os.environ and any(name.isdigit() for name in names)
+    environ = {VARIABLE: visible, **({ORDER: BUS_ORDER} if counted else {})}
+    return Devices(visible, tuple(f"gpu {name}" for name in names), names, environ)

@@ -43,6 +43,7 @@ FIXED = {
     "cause": TEXT,
 }
 PARAMETER, SUMMARY = "param.", "summary."
+REPEATED = {"state", "device", "cause"}
 
 
 def row_of(
@@ -230,8 +231,8 @@ class PointsTable:
             self._fill(self._points)
         # States, devices and causes are the same few texts over and over.
         self._rows[row["index"]] = tuple(
-            sys.intern(value) if type(value) is str else value
-            for value in (row.get(key) for key in self._columns)
+            sys.intern(value) if key in REPEATED and type(value) is str else value
+            for key, value in ((key, row.get(key)) for key in self._columns)
         )
 
     def _fill(self, points: Points) -> None:

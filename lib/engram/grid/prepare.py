@@ -66,6 +66,7 @@ def prepared(
     if given or options.allow_dirty or options.files:
         said = ", ".join([*given, *(["--allow-dirty"] if options.allow_dirty else [])])
         msg = f"a recorded grid keeps what it was made of: not with {said or options.files[0]}"
+        msg += "; for anything else change the grid file, or the experiment, and start a new grid"
         raise ConfigError(msg)
     inputs = {item["name"]: item["sha256"] for item in record["inputs"]}
     request = Request(

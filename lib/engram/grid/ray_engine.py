@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from engram import errors
 from engram.grid import elsewhere
 from engram.grid.engine import Ended, Left, Note, Started, Task, without_run
-from engram.grid.ray_driver import Link
+from engram.grid.ray_link import Link
+from engram.grid.ray_settings import needs
 from engram.grid.slurm_pace import Pace
 from engram.reconcile import standing
 from engram.record import load
@@ -48,6 +49,8 @@ class RayEngine:
         self.link = link
         self.room: int | None = None  # runs at a time, once that is known
         self.stopping = False
+        self.withdrawn: set[str] = set()
+        self.parted = False  # from the driver
         self.tasks: dict[str, Task] = {}  # by the name of the attempt
         self.begun: set[str] = set()
         self.over: dict[str, Over] = {}
@@ -95,8 +98,7 @@ class RayEngine:
         self._look()
         news, self.news = self.news, []
         if self.link.ended and not self.tasks and not news:
-            msg = f"Ray is gone ({self.link.last_words()}): see {str(self.link.log)!r}"
-            error = errors.DeviceError(msg)
+            error = errors.DeviceError("the connection to Ray is lost, and nothing more can start")
             error.exit_code = errors.INCOMPLETE
             raise error
         return news
@@ -116,6 +118,10 @@ class RayEngine:
 
     def _count_as_over(self) -> None:
         """Without a driver there are no tasks: Ray ends them."""
+        if not self.parted:
+            self.parted = True
+            words, log = self.link.last_words(), str(self.link.log)
+            self.news.append(Note(f"the connection to Ray is lost ({words}): see {log!r}"))
         for name in self.tasks:
             self.over.setdefault(name, Over(time.monotonic(), {"canceled": True}))
 
@@ -150,7 +156,7 @@ class RayEngine:
                 return
             if name not in self.begun:
                 self._begin(name, run_id)
-        elif news.get("canceled") or self.stopping:
+        elif news.get("canceled") or self.stopping or name in self.withdrawn:
             event = Left(task)
         else:
             event = Ended(task, None, "", without_run("failed", why_no_run(news)))
@@ -191,12 +197,10 @@ class RayEngine:
     def withdraw(self) -> None:
         """Take back what has not begun."""
         made = elsewhere.runs_made(self.shared.paths.attempts)
-        waiting = [
-            name
-            for name, task in self.tasks.items()
-            if task.attempt not in made.get(task.number, {})
-        ]
-        self.link.tell(cancel=waiting)
+        for name, task in self.tasks.items():
+            if task.attempt not in made.get(task.number, {}):
+                self.withdrawn.add(name)
+        self.link.tell(cancel=list(self.withdrawn))
 
     def stop(self, *, now: bool) -> None:
         """Cancel every task: the runners get a SIGTERM; another cancel kills at once."""
@@ -226,8 +230,7 @@ def notes(config: EngineConfig, ready: dict[str, Any]) -> list[Event]:
     room, nodes = ready["ready"], ready["nodes"]
     if room:
         return [Note(f"Ray: {room} points at a time, on {nodes} node{'s'[: nodes != 1]}")]
-    needs = f"{config.num_cpus or 1:g} CPUs and {config.num_gpus or 0:g} GPUs"
-    return [Note(f"no node of this Ray cluster has {needs}: the points wait for one that has")]
+    return [Note(f"no node of the Ray cluster has {needs(config)}: the points wait for one")]
 
 
 def why_no_run(news: dict[str, Any]) -> str:

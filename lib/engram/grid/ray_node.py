@@ -102,6 +102,4 @@ def environ(common: Mapping[str, Any]) -> dict[str, str]:
     """The environment that the user has, with the devices that Ray chose."""
     found = dict(common["environ"])
     found[VARIABLE] = os.environ.get(VARIABLE, "") if common["gpus"] else ""
-    if common["gpus"]:
-        found.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as Ray counts
     return found

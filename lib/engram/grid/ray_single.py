@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from engram import errors, record
 from engram.execute import walk
-from engram.grid import elsewhere, ray_driver
+from engram.grid import elsewhere, ray_settings
 from engram.grid.follow import Follower
 from engram.grid.interrupts import Interrupts
 from engram.grid.prepare import keep_source, nothing
 from engram.grid.ray_engine import given_up, why_no_run
+from engram.grid.ray_link import Link
 from engram.grid.ready import asked_threads
 from engram.grid.slurm_single import keep
 from engram.launch import say
@@ -51,8 +52,8 @@ def execute(request: Request, announce: Callable[[Run], None]) -> Run:
         msg = "--live and --pdb need the working tree and this terminal: not with kind = 'ray'"
         raise errors.ConfigError(msg)
     engine = run.config.engine
-    ray_driver.check(engine)
-    share = asked_threads(run) or ray_driver.threads(engine)
+    ray_settings.check(engine)
+    share = asked_threads(run) or ray_settings.threads(engine)
     environment = run.config.environment._replace(threads=share)
     run.config = run.config._replace(environment=environment)
     submission = SubmissionPaths(run.root.submissions / record.new_run_id(run.config.name))
@@ -61,7 +62,7 @@ def execute(request: Request, announce: Callable[[Run], None]) -> Run:
         keep(run, submission)
         with Interrupts() as interrupts:
             interrupts.hold()
-            link = ray_driver.Link(engine, submission.folder, submission.ray_log)
+            link = Link(engine, submission.folder, submission.ray_log)
             try:
                 return Watch(run, submission, link, interrupts, announce).to_the_end()
             finally:
@@ -77,7 +78,7 @@ class Watch:
         self,
         run: Run,
         submission: SubmissionPaths,
-        link: ray_driver.Link,
+        link: Link,
         interrupts: Interrupts,
         announce: Callable[[Run], None],
     ) -> None:
@@ -129,7 +130,7 @@ class Watch:
             msg = f"cannot use Ray: {message['failed']}"
             raise errors.DeviceError(msg)
         if message.get("ready") == 0:
-            say("no node of this Ray cluster has what the run needs: it waits for one that has")
+            say(f"no node has {ray_settings.needs(self.run.config.engine)}: the run waits for one")
         if "over" in message:
             self.over = time.monotonic(), message
             if "lost" in message:

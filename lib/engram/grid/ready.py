@@ -42,10 +42,10 @@ def get_ready(run: Run, settings: Settings) -> Ready:
 
         slurm_submit.check(settings.engine)
     if settings.engine.kind == "ray":
-        from engram.grid import ray_driver
+        from engram.grid import ray_settings
 
-        ray_driver.check(settings.engine)
-        share = asked_threads(run) or ray_driver.threads(settings.engine)
+        ray_settings.check(settings.engine)
+        share = asked_threads(run) or ray_settings.threads(settings.engine)
         environment = run.config.environment._replace(threads=share)
         run.config = run.config._replace(environment=environment)
     if settings.engine.kind != "local":

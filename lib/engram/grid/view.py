@@ -222,7 +222,7 @@ class Lines:
 def beginning(total: int, done: int, slots: Sequence[str]) -> str:
     """Write what there is to do: "50 points (2 done before) on 4 slots (gpu 0 x 4)"."""
     before = f" ({done} done before)" if done else ""
-    points = f"{total} points" if total else "points as they are chosen"
+    points = f"{total} point{'s' if total != 1 else ''}" if total else "points as they are chosen"
     return f"{points}{before} on {places(slots)}"
 
 
