@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engram import errors
 from engram.grid import elsewhere
+from engram.grid.backoff import Backoff
 from engram.grid.engine import Ended, Left, Note, Started, Task, without_run
 from engram.grid.ray_link import Link
 from engram.grid.ray_settings import needs
-from engram.grid.slurm_pace import Pace
 from engram.reconcile import standing
 from engram.record import load
 
@@ -56,7 +56,7 @@ class RayEngine:
         self.over: dict[str, Over] = {}
         self.lost: dict[int, int] = {}  # by the number of the point
         self.news: list[Event] = []
-        self.looked = Pace(*LOOK_S)
+        self.looked = Backoff(*LOOK_S)
 
     @classmethod
     def for_grid(cls, shared: Shared, config: EngineConfig, tasks: Sequence[Task]) -> RayEngine:

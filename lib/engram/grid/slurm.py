@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engram import slurm_jobs
 from engram.grid import elsewhere, slurm_node
+from engram.grid.backoff import Backoff
 from engram.grid.engine import Ended, Left, Note, Started, Task, without_run
-from engram.grid.slurm_pace import Pace
 from engram.grid.slurm_submit import Slurm, array_size
 from engram.program import program
 
@@ -82,8 +82,8 @@ class SlurmEngine:
         self.begun: dict[str, int] = {}  # by job: the attempt that was announced
         self.gone: dict[str, tuple[float, slurm_jobs.Job]] = {}  # over in Slurm, since when
         self.silent: dict[str, float] = {}  # over, but their records do not say so; since when
-        self.looked = Pace(*LOOK_S)
-        self.asked = Pace(*ASK_S)
+        self.looked = Backoff(*LOOK_S)
+        self.asked = Backoff(*ASK_S)
 
     @classmethod
     def for_grid(

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from engram import errors, files, record, slurm_jobs
 from engram.execute import walk
 from engram.grid import elsewhere, slurm_node
+from engram.grid.backoff import Backoff
 from engram.grid.follow import Follower
 from engram.grid.point import devices_here
 from engram.grid.prepare import keep_source, nothing
-from engram.grid.slurm_pace import Pace
 from engram.grid.slurm_submit import Slurm, check
 from engram.launch import exit_code, print_end, print_start, say
 from engram.paths import RootPaths, RunPaths, SubmissionPaths
@@ -165,7 +165,7 @@ class Watch:
         self.runs = Path(json.loads(submission.job.read_text(encoding="utf-8"))["runs"])
         self.attempt = 0
         self.follower: Follower | None = None
-        self.looked, self.asked = Pace(*LOOK_S), Pace(*ASK_S)
+        self.looked, self.asked = Backoff(*LOOK_S), Backoff(*ASK_S)
         self.said: str | None = None  # why it waits
         self.over: slurm_jobs.Job | None = None
         self.since: float | None = None  # over

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 
-__all__ = ["Pace"]
+__all__ = ["Backoff"]
 
 
-class Pace:
+class Backoff:
     """When to look again: soon after news, ever later without."""
 
     def __init__(self, least_s: float, most_s: float) -> None:
