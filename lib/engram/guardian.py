@@ -25,6 +25,9 @@ PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 
+NAME = b"engram-guard"
+"""What ps shows, of a child too until it becomes what it is to be."""
+
 KILL_ALL = 255
 """The byte on the control pipe that ends everything at once; any other byte is a signal number."""
 
@@ -136,7 +139,7 @@ class _Guardian:
         signal.signal(signal.SIGCHLD, _nothing)
         signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        name_process(b"engram-guard")
+        name_process(NAME)
 
     def _detach(self) -> None:
         """Let go of all that the runner has open, above all the locks and pipes of other runs."""

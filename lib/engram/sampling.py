@@ -9,7 +9,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from engram import processes
+from engram import guardian, processes
 
 USUAL_S = 0.5
 GPU_EVERY_S = 5.0
@@ -31,6 +31,8 @@ class Sampler:
         self.interval_s = min(self.interval_s * 2, USUAL_S)
         lines = []
         for entry in processes.family(self.root):
+            if entry.name.encode() == guardian.NAME:
+                continue  # just forked: what it has open is the runner's
             lines += self._process(entry)
             lines += self._files(entry.pid)
         if lines:

@@ -21,7 +21,7 @@ __all__ = ["KINDS", "Distribution", "distribution", "is_kind", "stream"]
 KINDS = ("uniform", "loguniform", "normal", "lognormal", "int", "logint", "choice")
 WITH_STEP = ("uniform", "int")
 EXAMPLE = "a distribution such as {uniform = [0.0, 1.0]}"
-DIGITS = 12  # of a value on a grid of steps, so that 0.1 + 2 * 0.1 is 0.3
+DIGITS = 12  # of the step, that a value counted in steps is exact to: 0.1 + 2 * 0.1 is 0.3
 
 
 class Distribution(NamedTuple):
@@ -80,7 +80,8 @@ def _stepped(first: float, last: float, step: float, source: random.Random) -> f
     if isinstance(first, int):
         return first + _below(source, int((last - first) // step) + 1) * step
     number = _below(source, int((last - first) / step * (1 + 1e-9)) + 1)
-    return min(float(f"{first + number * step:.{DIGITS}g}"), last)
+    decimals = DIGITS - math.floor(math.log10(step))
+    return min(round(first + number * step, decimals) + 0.0, last)  # + 0.0: no negative zero
 
 
 def _between(least: Any, value: Any, most: Any) -> Any:  # noqa: ANN401
