@@ -10,8 +10,8 @@ import torch
 from tiny_fly import write_tables
 
 from neuro.connectome.olfactory_pathway import load_pathway
+from neuro.models import fly_neurons
 from neuro.models.fly_olfaction import FlyOlfaction, Settings
-from neuro.spiking import lif
 
 SETTINGS = Settings(
     dt_ms=10.0,
@@ -52,10 +52,10 @@ def never(potential):
 def test_neuron_below_threshold_follows_the_closed_form():
     dt, tau_syn, tau_mem, n_steps = 0.01, 5.0, 20.0, 4000
     a, b = np.exp(-dt / tau_syn), np.exp(-dt / tau_mem)
-    state = lif.rest(1, 1, like=torch.zeros(0, dtype=torch.float64))
+    state = fly_neurons.rest(1, 1, like=torch.zeros(0, dtype=torch.float64))
     for _ in range(n_steps):
-        _, state = lif.step(
-            state, torch.tensor([[0.6]]), decay=lif.LIFDecay(a, b), bias=0.3, spike=never
+        _, state = fly_neurons.step(
+            state, torch.tensor([[0.6]]), decay=fly_neurons.LIFDecay(a, b), bias=0.3, spike=never
         )
     t = n_steps * dt
     # tau_syn I' = 0.6 - I, tau_mem U' = I + 0.3 - U, both from 0.
@@ -68,11 +68,11 @@ def test_neuron_below_threshold_follows_the_closed_form():
 
 def test_neuron_fires_above_threshold_resets_to_zero_and_passes_no_gradient_through_the_reset():
     potential = torch.tensor([[0.5, 3.0]], requires_grad=True)
-    state = lif.LIFState(torch.zeros(1, 2), potential)
-    fired, after = lif.step(
+    state = fly_neurons.LIFState(torch.zeros(1, 2), potential)
+    fired, after = fly_neurons.step(
         state,
         torch.zeros(1, 2),
-        decay=lif.LIFDecay(0.5, 0.8),
+        decay=fly_neurons.LIFDecay(0.5, 0.8),
         bias=0.0,
         spike=lambda over: (over > 0).float() + 0 * over,
     )

@@ -1,4 +1,4 @@
-"""Leaky integrate-and-fire neurons with a synaptic current, one exact step at a time."""
+"""The neurons of the fly model: integrate-and-fire with a synaptic current, one step at a time."""
 
 from __future__ import annotations
 

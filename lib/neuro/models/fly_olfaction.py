@@ -13,7 +13,7 @@ import torch
 from snntorch import surrogate
 from torch import nn
 
-from neuro.spiking import lif
+from neuro.models import fly_neurons
 from neuro.spiking.neurons import decay_per_step
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class FlyResponse(NamedTuple):
 class FlyOlfaction(nn.Module):
     """ORN -> PN -> KC -> C odors, in units of the threshold.
 
-    All neurons are leaky integrate-and-fire (`neuro.spiking.lif.step`). With x[t] the receptor
+    All neurons are leaky integrate-and-fire (`fly_neurons.step`). With x[t] the receptor
     spikes of a step, normalized weights W, learned gains g and r = 10 ms / dt:
 
         LN:  drive = 5 r g_ln x W_orn_ln
@@ -160,7 +160,7 @@ class FlyOlfaction(nn.Module):
         """Return what the LNs take from the PNs' drive, shape (T, B, PN)."""
         gain_in, gain_out, _ = self.log_inhibition.exp()
         settings = self.settings
-        decay = lif.LIFDecay(
+        decay = fly_neurons.LIFDecay(
             decay_per_step(dt_ms=settings.dt_ms, tau_ms=settings.tau_syn_ms),
             decay_per_step(dt_ms=settings.dt_ms, tau_ms=settings.tau_ln_ms),
         )
@@ -175,14 +175,16 @@ class FlyOlfaction(nn.Module):
         apl_gain = scale * self.log_inhibition[2].exp()
         apl_decay = decay_per_step(dt_ms=settings.dt_ms, tau_ms=settings.tau_apl_ms)
         n_trials = pn_spikes.shape[1]
-        state = lif.rest(n_trials, len(self.kc_id), like=pn_spikes)
+        state = fly_neurons.rest(n_trials, len(self.kc_id), like=pn_spikes)
         apl = pn_spikes.new_zeros(n_trials, 1)
         count = torch.zeros_like(state.potential)
         for now in pn_spikes.unbind(dim=0):
             drive = gain * (now @ self.pn_to_kc)
             if self.inhibition:
                 drive = drive - apl_gain * apl
-            fired, state = lif.step(state, drive, decay=decay, bias=self.kc.bias, spike=self.spike)
+            fired, state = fly_neurons.step(
+                state, drive, decay=decay, bias=self.kc.bias, spike=self.spike
+            )
             apl = apl_decay * apl + (1 - apl_decay) * fired.mean(dim=1, keepdim=True)
             count = count + fired
         return count
@@ -229,19 +231,19 @@ class _TypedPopulation(nn.Module):
     def bias(self) -> torch.Tensor:
         return self.bias_by_type[self.type_of_unit]
 
-    def decay(self, settings: Settings) -> lif.LIFDecay:
+    def decay(self, settings: Settings) -> fly_neurons.LIFDecay:
         tau_ms = self.log_tau_mem_ms.exp()[self.type_of_unit]
         synapse = decay_per_step(dt_ms=settings.dt_ms, tau_ms=settings.tau_syn_ms)
-        return lif.LIFDecay(synapse, torch.exp(-settings.dt_ms / tau_ms))
+        return fly_neurons.LIFDecay(synapse, torch.exp(-settings.dt_ms / tau_ms))
 
 
 def _run(
-    drive: torch.Tensor, decay: lif.LIFDecay, bias: torch.Tensor | float, spike: Surrogate
+    drive: torch.Tensor, decay: fly_neurons.LIFDecay, bias: torch.Tensor | float, spike: Surrogate
 ) -> torch.Tensor:
     """Step a population from rest over its drive, shape (T, B, N), and return its spikes."""
-    state = lif.rest(drive.shape[1], drive.shape[2], like=drive)
+    state = fly_neurons.rest(drive.shape[1], drive.shape[2], like=drive)
     spikes = []
     for now in drive.unbind(dim=0):
-        fired, state = lif.step(state, now, decay=decay, bias=bias, spike=spike)
+        fired, state = fly_neurons.step(state, now, decay=decay, bias=bias, spike=spike)
         spikes.append(fired)
     return torch.stack(spikes)
