@@ -155,11 +155,15 @@ class Problem(NamedTuple):
         """Whether a gradient with respect to the neuron's own values is wanted."""
         return any(self.wanted[-len(self.constants) :])
 
-    def outside(self, first: int, last: int) -> torch.Tensor | None:
+    def outside(self, first: int, last: int, *, differentiable: bool) -> torch.Tensor | None:
         """Return what arrives from outside in steps first .. last - 1, (steps, B, C * N)."""
         total = None if self.drive is None else self.drive[first:last]
         for one in self.inputs:
-            part = one.propagate(one.outside[first:last])
+            spikes = one.outside[first:last]
+            if differentiable:
+                part = one.propagate(spikes)
+            else:
+                part = one.propagate_active(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
             total = part if total is None else total + part
         return total
 
@@ -195,7 +199,7 @@ class Problem(NamedTuple):
     def next_carry(self, run: Run) -> Carry:
         """Return what the next chunk starts from."""
         depth = self.history.shape[0]
-        spikes = torch.cat([self.history, run.spikes.detach()])[-depth:]
+        spikes = torch.cat([self.history, run.spikes.detach()[-depth:]])[-depth:]
         return Carry(detached(run.state), spikes.clone(), self.tails)
 
 
@@ -239,6 +243,9 @@ def _size(
         )
         raise ValueError(msg)
     n_steps, n_trials = sizes.pop()
+    if n_steps < 1:
+        msg = f"there are {n_steps} steps; a sequence has at least one"
+        raise ValueError(msg)
     return n_steps, n_trials
 
 

@@ -95,7 +95,7 @@ def _advance(
 ) -> Kept:
     """Take the steps of a segment; write their spikes into `trail`, or take them from there."""
     neuron, depth = problem.neuron, len(problem.history)
-    outside = problem.outside(*span)
+    outside = problem.outside(*span, differentiable=False)
     nothing = trail.new_zeros(problem.n_trials, neuron.n_channels * problem.n_units)
     kept = Kept([state], [])
     for step in range(*span):

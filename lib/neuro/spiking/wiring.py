@@ -63,12 +63,14 @@ class SparseWiring(FixedModule):
         delays: that occur, in steps, ascending.
         pre: presynaptic unit of each edge, shape (E,).
         target: what it reaches, channel * N + postsynaptic unit, shape (E,).
-        delay: of each edge, in steps, shape (E,).
+        delay_steps: the delays as a tensor, shape (D,).
+        edge_counts: how many edges have each of them, shape (D,).
     """
 
     pre: torch.Tensor
     target: torch.Tensor
-    delay: torch.Tensor
+    delay_steps: torch.Tensor
+    edge_counts: torch.Tensor
     offsets: torch.Tensor
     order: torch.Tensor | None
 
@@ -94,33 +96,28 @@ class SparseWiring(FixedModule):
             ValueError: see `make_edges`; or delays do not fit the edges.
         """
         super().__init__()
-        self._n_post, self._n_targets = n_post, n_channels * n_post
+        n_pre, n_targets = len(channel_of_pre), n_channels * n_post
+        self._n_post, self._n_targets = n_post, n_targets
         pre, post = (torch.as_tensor(one, dtype=torch.int64, device="cpu") for one in edges)
-        _check_units(pre, post, n_pre=len(channel_of_pre), n_post=n_post)
+        _check_units(pre, post, n_pre=n_pre, n_post=n_post)
         target = channel_of_pre[pre] * n_post + post
-        if delay_steps.dim() and delay_steps.shape != pre.shape:
-            msg = f"delay_steps has shape {tuple(delay_steps.shape)}; there are {len(pre)} edges"
-            raise ValueError(msg)
-        delay = delay_steps.to(torch.int64).expand(len(pre))
-        parts, orders, self._counts = [], [], []
-        found = delay.unique().tolist() if len(pre) else [1]
-        for steps in found:
-            where = (delay == steps).nonzero()[:, 0]
-            part, order = make_edges(
-                pre[where], target[where], n_pre=len(channel_of_pre), n_post=self._n_targets
-            )
-            parts.append(part)
-            orders.append(where[order])
-            self._counts.append(len(where))
-        self.delays = tuple(found)
-        order = torch.cat(orders)
-        self.register_buffer("pre", torch.cat([part.pre for part in parts]))
-        self.register_buffer("target", torch.cat([part.post for part in parts]))
-        self.register_buffer("delay", delay[order])
-        offsets = torch.stack([part.offsets for part in parts])
+        groups = _groups(delay_steps, len(pre))
+        self.delays = tuple(groups)
+        made = [
+            make_edges(pre[group], target[group], n_pre=n_pre, n_post=n_targets)
+            for group in groups.values()
+        ]
+        self._counts = [len(group) for group in groups.values()]
+        self.register_buffer("pre", torch.cat([part.pre for part, _ in made]))
+        self.register_buffer("target", torch.cat([part.post for part, _ in made]))
+        self.register_buffer("delay_steps", torch.tensor(self.delays))
+        self.register_buffer("edge_counts", torch.tensor(self._counts))
+        offsets = torch.stack([part.offsets for part, _ in made])
         self.register_buffer("offsets", offsets, persistent=False)
-        sorted_already = torch.equal(order, torch.arange(len(order)))
-        self.register_buffer("order", None if sorted_already else order, persistent=False)
+        grouped = zip(groups.values(), made, strict=True)
+        order = torch.cat([group[order] for group, (_, order) in grouped])
+        in_order = torch.equal(order, torch.arange(len(order)))
+        self.register_buffer("order", None if in_order else order, persistent=False)
         self._cached: list[Edges] = []
 
     def stored(self, values: torch.Tensor) -> torch.Tensor:
@@ -140,7 +137,7 @@ class SparseWiring(FixedModule):
     @property
     def pairs(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Pre- and postsynaptic unit of each edge, as they are kept, shape (E,) each."""
-        return self.pre, self.target % max(self._n_post, 1)
+        return self.pre, self.target % self._n_post
 
     def synapses(self, weights: torch.Tensor, source: torch.Tensor | None) -> list[Synapses]:
         """Return weights, shape (E,), as a simulator takes them: a set for each delay."""
@@ -214,6 +211,20 @@ def _check_channels(
         msg = f"channel_of_pre holds {outside.flatten()[0].item()!r}, outside 0 .. {n_channels - 1}"
         raise ValueError(msg)
     return channels.to(torch.int64).expand(n_pre).clone()
+
+
+def _groups(delay_steps: torch.Tensor, n_edges: int) -> dict[int, torch.Tensor]:
+    """Return which edges have each delay that occurs."""
+    if not delay_steps.dim():
+        return {int(delay_steps): torch.arange(n_edges)}
+    if not n_edges:
+        return {1: torch.arange(0)}
+    if delay_steps.shape != (n_edges,):
+        msg = f"delay_steps has shape {tuple(delay_steps.shape)}; there are {n_edges} edges"
+        raise ValueError(msg)
+    return {
+        steps: (delay_steps == steps).nonzero()[:, 0] for steps in delay_steps.unique().tolist()
+    }
 
 
 def _check_units(pre: torch.Tensor, post: torch.Tensor, *, n_pre: int, n_post: int) -> None:

@@ -195,7 +195,7 @@ class ConductanceLIF:
         current = conductance.sum(-2) * v - (conductance * c.e_rev).sum(-2)
         free = v + c.leak * (c.e_leak - v) - c.dt_per_c * current
         s = spikes.detach() if self.detach_reset else spikes
-        potential = free + s * (c.reset - free)
+        potential = torch.lerp(free, c.reset, s)
         count = count_down(state.refractory, spikes, c.refractory)
         if count is not None:
             potential = torch.where(count > 1, c.reset, potential)

@@ -184,10 +184,10 @@ class LIF:
         if self.reset == "subtract":
             potential = torch.addcmul(drive, c.membrane, v) - s * c.threshold
         elif self.reset == "zero":
-            potential = torch.addcmul(drive, c.membrane, v + s * (c.reset - v))
+            potential = torch.addcmul(drive, c.membrane, torch.lerp(v, c.reset, s))
         else:
             free = torch.addcmul(drive, c.membrane, v)
-            potential = free + s * (c.reset - free)
+            potential = torch.lerp(free, c.reset, s)
         if count is not None:
             potential = torch.where(count > 1, c.reset, potential)
         return LIFState(potential, current if c.synapse is not None else None, count)

@@ -27,8 +27,8 @@ class LeakyReadout(nn.Module):
 
         y[t] = kappa y[t-1] + x[t] + bias        kappa = exp(-dt / tau)
 
-    Readout of Bellec et al. 2020, doi:10.1038/s41467-020-17236-y. The bias is a constant input, which
-    alone would settle at bias / (1 - kappa).
+    Readout of Bellec et al. 2020, doi:10.1038/s41467-020-17236-y. The bias is a constant input;
+    alone it settles at bias / (1 - kappa).
 
     Attributes:
         log_tau: logarithm of tau in ms, shape (K,); a parameter where it is trained.
