@@ -129,3 +129,12 @@ def test_benchmark_help_shows_how_to_call_it(name):
     ended = run_benchmark(name, "--help")
     assert ended.returncode == 0
     assert f"python benchmarks/{name}" in ended.stdout
+
+
+def test_whole_brain_benchmark_runs_all_modes_and_compares_their_spikes(tmp_path):
+    numbers = tmp_path / "numbers.json"
+    tiny = ("--neurons", 3000, "--edges", 30_000, "--rounds", 1, "--types", "float64")
+    ended = run_benchmark("spiking_whole_brain.py", *tiny, "--regimes", "quiet", "--json", numbers)
+    assert ended.returncode == 0, ended.stderr
+    assert "ours, active" in ended.stdout
+    assert numbers.stat().st_size > 0
