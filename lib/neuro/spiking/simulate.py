@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 
-from neuro.spiking import loop, sequence
+from neuro.spiking import event, loop, sequence
+from neuro.spiking.event_call import not_compiled
 from neuro.spiking.neurons.neuron import Neuron
 from neuro.spiking.problem import Carry, Problem, Run
 from neuro.spiking.synapses import Synapses
 
-BACKENDS: dict[str, Callable[[Problem], Run]] = {"loop": loop.run, "sequence": sequence.run}
+BACKENDS: dict[str, Callable[[Problem], Run]] = {
+    "loop": loop.run,
+    "sequence": sequence.run,
+    "event": event.run,
+}
+
+
+class NotCompiledWarning(UserWarning):
+    """A slower backend stands in, because compiled code cannot be had."""
 
 
 class Simulation(NamedTuple):
@@ -96,10 +107,35 @@ def simulate(
 
 
 def choose(backend: str, problem: Problem) -> str:
-    """Return the name of the backend that runs a problem."""
+    """Return the name of the backend that runs a problem.
+
+    Raises:
+        ValueError: the backend is unknown or cannot run this.
+    """
     if backend == "auto":
-        return "sequence" if sequence.can_run(problem) else "loop"
+        return _fastest(problem)
     if backend not in BACKENDS:
         msg = f"backend = {backend!r} is none of 'auto', {', '.join(map(repr, BACKENDS))}"
         raise ValueError(msg)
+    if backend == "event":
+        reason = event.obstacle(problem) or not_compiled(problem.history.dtype)
+        if reason is not None:
+            msg = f"backend 'event' cannot run this: {reason}; backend 'auto' finds one that can"
+            raise ValueError(msg)
     return backend
+
+
+def _fastest(problem: Problem) -> str:
+    if event.obstacle(problem) is None:
+        reason = not_compiled(problem.history.dtype)
+        if reason is None:
+            return "event"
+        _warn_once(reason)
+    return "sequence" if sequence.can_run(problem) else "loop"
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    msg = f"spiking networks run in PyTorch, several times slower than compiled: {reason}"
+    # The caller of simulate, past choose and _fastest.
+    warnings.warn(msg, NotCompiledWarning, stacklevel=5)

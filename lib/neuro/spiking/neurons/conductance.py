@@ -104,8 +104,11 @@ class ConductanceLIF:
         spike where V' > threshold
 
     The leak is exact, the synapses act by an Euler step with the conductances of the step before;
-    so a spike that arrives in step t moves V in step t + 1. C is in pF when times are in ms and
-    conductances in nS. Cells adapted from Meissner-Bernard et al. 2025 (Cell Reports 115330).
+    so a spike that arrives in step t opens them in step t + 1, when rise and decay no longer
+    cancel, and moves V in step t + 2. Such a step overshoots the reversal potentials where
+    dt sum_k g_k > C, and then inhibition can make a neuron fire: take a shorter one. C is in pF
+    when times are in ms and conductances in nS. Cells adapted from Meissner-Bernard et al. 2025
+    (Cell Reports 115330).
 
     Attributes:
         tau_mem_ms, g_leak_ns, threshold_mv, v_reset_mv, e_leak_mv: one value or (N,).

@@ -59,8 +59,9 @@ class LIF:
     Without `tau_syn_ms` the input is the current, I = x. V* is V after the reset of a spike:
 
         "subtract": V loses threshold after it leaked, b V - threshold (snntorch's default)
-        "zero":     V* = v_reset
-        "hold":     V[t] = v_reset in the step after a spike, its input lost (snntorch's "zero")
+        "zero":     V* = v_reset (the "zero" of snntorch's Leaky)
+        "hold":     V[t] = v_reset in the step after a spike, its input lost (the "zero" of
+                    snntorch's Synaptic, RLeaky and RSynaptic)
 
     The gains are k = k_syn = 1 ("unit"), k = 1 - b and k_syn = 1 - a ("normalized": a constant
     input x moves V by x), or k_syn = 1 and the exact solution of both equations over a step
