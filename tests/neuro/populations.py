@@ -91,6 +91,9 @@ MODELS = {
     "silenced": _current(
         reset="zero", tau_syn_ms=4.0, gain="exact", refractory_ms=3.0, silence_current=True
     ),
+    "silenced, hold": _current(
+        reset="hold", tau_syn_ms=4.0, refractory_ms=3.0, silence_current=True
+    ),
     "adaptive": adaptive_model,
     "adaptive, refractory": lambda n: adaptive_model(n, refractory_ms=2.0),
     "conductance": conductance_model,

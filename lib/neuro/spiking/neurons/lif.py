@@ -172,14 +172,7 @@ class LIF:
         """Take one step: see the class."""
         state, c = LIFState(*state), LIFConstants(*constants)
         count = count_down(state.refractory, spikes, c.refractory)
-        current = x
-        if c.synapse is not None and state.current is not None:
-            arriving = x if c.synapse_gain is None else c.synapse_gain * x
-            current = torch.addcmul(arriving, c.synapse, state.current)
-            if self.silence_current and count is not None:
-                current = current.masked_fill(count > 0, 0)
-        drive = current if c.gain is None else c.gain * current
-        drive = drive if c.offset is None else drive + c.offset
+        current, drive = self._arriving(state, x, c, count)
         v = state.potential
         s = spikes.detach() if self.detach_reset else spikes
         if self.reset == "subtract":
@@ -192,6 +185,19 @@ class LIF:
         if count is not None:
             potential = torch.where(count > 1, c.reset, potential)
         return LIFState(potential, current if c.synapse is not None else None, count)
+
+    def _arriving(
+        self, state: LIFState, x: torch.Tensor, c: LIFConstants, count: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the current of this step, and what it adds to the potential."""
+        current = x
+        if c.synapse is not None and state.current is not None:
+            arriving = x if c.synapse_gain is None else c.synapse_gain * x
+            current = torch.addcmul(arriving, c.synapse, state.current)
+            if self.silence_current and count is not None:
+                current = current.masked_fill(count > 0, 0)
+        drive = current if c.gain is None else c.gain * current
+        return current, drive if c.offset is None else drive + c.offset
 
     def integrate_vjp(
         self, state: Values, spikes: torch.Tensor, x: torch.Tensor, constants: Values, grad: Values
@@ -214,18 +220,19 @@ class LIF:
                 refractory=None,
             ),
             x=current if c.synapse_gain is None else c.synapse_gain * current,
-            spikes=None if self.detach_reset else free * self._jump(state, x, c),
+            spikes=None if self.detach_reset else free * self._jump(state, x, c, count),
         )
 
-    def _jump(self, state: LIFState, x: torch.Tensor, c: LIFConstants) -> torch.Tensor:
+    def _jump(
+        self, state: LIFState, x: torch.Tensor, c: LIFConstants, count: torch.Tensor | None
+    ) -> torch.Tensor:
         """Return how much less potential there is in the step after a spike, negative."""
         if self.reset == "subtract":
             return -c.threshold
         if self.reset == "zero":
             return c.membrane * (c.reset - state.potential)
-        silent = state._replace(refractory=None)
-        free = self.integrate(silent, torch.zeros_like(x), x, c._replace(refractory=None))
-        return c.reset - free.potential
+        drive = self._arriving(state, x, c, count)[1]
+        return c.reset - torch.addcmul(drive, c.membrane, state.potential)
 
     def excess(self, state: Values, constants: Values) -> torch.Tensor:
         """Return potential minus threshold, shape (B, N)."""
