@@ -5,6 +5,7 @@ What all backends have in common is tested in test_simulate.py, test_neurons.py,
 
 from __future__ import annotations
 
+import platform
 import warnings
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from neuro.spiking import event, event_call, native
 from neuro.spiking.edges import Edges, make_edges
 from neuro.spiking.native import compiler
 from neuro.spiking.neurons import LIF
+from neuro.spiking.neurons.currents import CurrentLIF, CurrentSynapse
 from neuro.spiking.simulate import NotCompiledWarning, _warn_once, simulate
 from neuro.spiking.surrogate import FastSigmoid, Triangle
 from neuro.spiking.synapses import Synapses
@@ -141,6 +143,41 @@ def test_gradients_without_a_drive_go_round_the_ring():
         grads[backend] = torch.autograd.grad(ran.spikes.sum(), weights)
     for one, other in zip(grads["event"], grads["loop"], strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=tolerance(other))
+
+
+@pytest.mark.parametrize("segment_steps", [None, 7])
+@pytest.mark.parametrize("refractory_ms", [0.0, 3.0])
+@pytest.mark.parametrize("detach_reset", [True, False])
+def test_currents_of_several_kinds_agree_with_the_loop(
+    monkeypatch, detach_reset, refractory_ms, segment_steps
+):
+    kinds = (
+        CurrentSynapse("fast", 0, 3.0, 1),
+        CurrentSynapse("slow", 0, 30.0, 1),
+        CurrentSynapse("inhibitory", 1, 5.0, -1),
+    )
+
+    def model(n_units):
+        return CurrentLIF(
+            tau_mem_ms=uniform(5, 15, n_units, seed=1),
+            synapses=kinds,
+            refractory_ms=refractory_ms,
+            detach_reset=detach_reset,
+            surrogate=FastSigmoid(2.0),
+        )
+
+    monkeypatch.setitem(MODELS, "currents", model)
+    made = population("currents")
+    weights = ("dense", "sparse", "feedforward", "late")
+    made = replace(made, **{name: 0.3 * getattr(made, name) for name in weights})
+    assert_as_the_loop(made, segment_steps=segment_steps)
+    tau = made.neuron.tau_mem_ms.clone().requires_grad_()
+    neuron = replace(made.neuron, tau_mem_ms=tau)
+    grads = [
+        torch.autograd.grad(made.run(neuron=neuron, **options).spikes.sum(), tau)[0]
+        for options in ({"backend": "loop"}, {"backend": "event", "segment_steps": segment_steps})
+    ]
+    torch.testing.assert_close(grads[1], grads[0], rtol=0, atol=tolerance(grads[0]))
 
 
 def test_triangle_skips_only_units_that_pass_no_gradient():
@@ -319,6 +356,20 @@ def test_any_sparse_connectivity_agrees_with_the_loop(n_units, n_trials, n_edges
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
 
 
+# The code has a path of its own for processors with vectors of 64, 32 and 16 bytes.
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the names are those of x86")
+@pytest.mark.parametrize("processor", ["x86-64", "haswell"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_older_processors_agree_with_the_loop(monkeypatch, forgotten, processor, dtype):
+    if processor == "haswell" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        pytest.skip("this processor has no AVX2")
+    monkeypatch.setattr(compiler, "NATIVE", f"-march={processor}")
+    for name, n_trials in (("subtract", 1), ("adaptive", 3), ("hold, synapse", 19)):
+        made = population(name, n_units=37, n_trials=n_trials)
+        assert_as_the_loop(in_precision(made, dtype))
+
+
 def test_auto_takes_compiled_code():
     assert population("zero").run(backend="auto").backend == "event"
 
@@ -328,9 +379,15 @@ class Own(LIF):
     """A model that might step otherwise than its parent."""
 
 
-def unsorted_edges(made):
-    edges = made.edges
-    return replace(made, edges=Edges(edges.pre, edges.post.flip(0), edges.offsets, edges.n_post))
+def with_edges(**changes):
+    """Edges that were not made by make_edges."""
+
+    def change(made):
+        parts = {name: getattr(made.edges, name) for name in ("pre", "post", "offsets", "n_post")}
+        parts |= {name: new(parts[name]) for name, new in changes.items()}
+        return replace(made, edges=Edges(**parts))
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -338,7 +395,7 @@ def unsorted_edges(made):
     [
         (lambda made: in_precision(made, torch.bfloat16), "float32 or float64"),
         (lambda made: replace(made, neuron=Own(tau_mem_ms=10.0)), "not Own"),
-        (unsorted_edges, "sorted by pre, then post"),
+        (with_edges(post=lambda post: post.flip(0)), "sorted by pre, then post"),
     ],
 )
 def test_what_compiled_code_cannot_run_is_refused_by_name_and_left_to_others(change, message):
@@ -346,6 +403,22 @@ def test_what_compiled_code_cannot_run_is_refused_by_name_and_left_to_others(cha
     with pytest.raises(ValueError, match=f"'event' cannot run this: .*{message}"):
         made.run(backend="event")
     assert made.run(backend="auto").backend == "sequence"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_edges(post=lambda post: post + 12),
+        with_edges(post=lambda post: post - 12),
+        with_edges(post=lambda post: post // 2),
+        with_edges(offsets=lambda offsets: offsets + 1),
+        with_edges(offsets=lambda offsets: offsets.flip(0)),
+        with_edges(pre=lambda pre: pre.flip(0)),
+    ],
+)
+def test_edges_that_would_lead_beside_the_memory_never_reach_compiled_code(change):
+    with pytest.raises(ValueError, match="edges must be sorted"):
+        change(population("subtract")).run(backend="event")
 
 
 def test_without_a_compiler_the_backend_says_what_to_install(monkeypatch, tmp_path, forgotten):

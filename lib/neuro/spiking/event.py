@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from neuro.spiking.compact_edges import compact_post
 from neuro.spiking.event_call import (
     MODELS,
     REALS,
@@ -20,7 +21,6 @@ from neuro.spiking.event_call import (
     Caller,
     Kept,
     State,
-    compact_post,
     pointer,
     pointers,
 )
@@ -48,7 +48,7 @@ def obstacle(problem: Problem) -> str | None:
         return f"it does not know the surrogate {type(neuron.surrogate).__name__}"
     edges = [one.edges for one in (*problem.recurrent, *problem.inputs) if one.edges is not None]
     if any(compact_post(one) is None for one in edges):
-        return "its edges must be sorted by pre, then post, with no pair twice (see make_edges)"
+        return "its edges must be sorted by pre, then post, with no pair twice: use make_edges"
     return None
 
 

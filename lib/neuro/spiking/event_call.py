@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from neuro.spiking import native
-from neuro.spiking.edges import Edges
+from neuro.spiking.compact_edges import compact_post
 from neuro.spiking.neurons.adaptive import AdaptiveLIF
 from neuro.spiking.neurons.conductance import ConductanceLIF
+from neuro.spiking.neurons.currents import CurrentLIF
 from neuro.spiking.neurons.lif import LIF, RESETS
 from neuro.spiking.problem import Problem
 from neuro.spiking.surrogate import ATan, FastSigmoid, Triangle
 
-# In the order of the enumerations of neurons.h.
-MODELS = (LIF, AdaptiveLIF, ConductanceLIF)
+# In the order of the enumerations of event.cpp and neuron.h.
+MODELS = (LIF, AdaptiveLIF, ConductanceLIF, CurrentLIF)
 SURROGATES = {FastSigmoid: "slope", ATan: "alpha", Triangle: "width"}
 REALS = {torch.float32: "float", torch.float64: "double"}
 
@@ -83,7 +83,7 @@ class Kept(NamedTuple):
 
 
 class _Synapses(ctypes.Structure):
-    """`Synapses` of products.h."""
+    """`Synapses` of synapses.h."""
 
     _fields_ = [
         *[
@@ -99,7 +99,7 @@ def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:  # noqa: ANN401
 
 
 class _Call(ctypes.Structure):
-    """`Call` of neurons.h."""
+    """`Call` of neuron.h."""
 
     _fields_ = [
         *_fields(ctypes.c_int64, "n_steps first last n_trials n_units n_channels depth n_sets"),
@@ -134,7 +134,6 @@ class Caller:
         self.problem = problem
         self.library = compiled(problem.history.dtype)
         neuron: Any = problem.neuron
-        self._is_conductance = isinstance(neuron, ConductanceLIF)
         # Held here because the compiled code is given no more than their addresses.
         drive, history, *constants = (
             None if one is None else one.contiguous()
@@ -144,7 +143,7 @@ class Caller:
             (one.weights.contiguous(), None if one.source is None else one.source.contiguous())
             for one in (*problem.recurrent, *problem.inputs)
         ]
-        channels = neuron.channels if self._is_conductance else [0]
+        channels = neuron.channels if isinstance(neuron, (ConductanceLIF, CurrentLIF)) else [0]
         in_c = (ctypes.c_int64 * len(channels))(*channels)
         self._held = (drive, history, constants, in_c)
         self._common: dict[str, Any] = {
@@ -266,32 +265,17 @@ class Caller:
             for index, one in enumerate(problem.start[1:-1], start=1):
                 states[index] = None if one is None else one.new_empty(n_steps, *one.shape)
         refractory = problem.constants[-1] is not None
-        jumps = self._is_conductance or (isinstance(neuron, LIF) and neuron.reset == "hold")
+        jumps = isinstance(neuron, (ConductanceLIF, CurrentLIF))
+        jumps = jumps or (isinstance(neuron, LIF) and neuron.reset == "hold")
         wide = (*shape[:2], neuron.n_channels * problem.n_units)
         return Kept(
             states=tuple(states),
             countdown=like.new_empty(shape, dtype=torch.int32) if refractory and trained else None,
             x=like.new_empty(wide) if trained else None,
             free=like.new_empty(shape) if jumps and not neuron.detach_reset else None,
-            total=None if isinstance(neuron, LIF) else like.new_empty(shape),
+            total=None if isinstance(neuron, (LIF, CurrentLIF)) else like.new_empty(shape),
             held=like.new_empty(shape, dtype=torch.uint8) if refractory else None,
         )
-
-
-_COMPACT: weakref.WeakKeyDictionary[Edges, torch.Tensor | None] = weakref.WeakKeyDictionary()
-
-
-def compact_post(edges: Edges) -> torch.Tensor | None:
-    """Return what edges reach in int32: half as much to read in every step; made once.
-
-    None where they are not sorted by what they reach, or a pair occurs twice, or no int32 holds it.
-    """
-    if edges not in _COMPACT:
-        same_pre = edges.pre[1:] == edges.pre[:-1]
-        sorted_ = bool((~same_pre | (edges.post[1:] > edges.post[:-1])).all())
-        fits = edges.n_post < 2**31 and edges.offsets.is_contiguous()
-        _COMPACT[edges] = edges.post.to(torch.int32).contiguous() if sorted_ and fits else None
-    return _COMPACT[edges]
 
 
 def pointer(tensor: torch.Tensor | None) -> int | None:

@@ -106,18 +106,15 @@ class Problem(NamedTuple):
         like = _like(synapses, drive)
         constants = neuron.constants(dt_ms=dt_ms, n_units=n_units, like=like)
         depth = max([1, *(one.delay for one in recurrent)])
+        fresh = Carry(
+            neuron.rest(n_trials, n_units, constants),
+            like.new_zeros(depth, n_trials, n_units),
+            tuple(one.outside.new_zeros(one.delay, *one.outside.shape[1:]) for one in outside),
+        )
         if carry is None:
-            carry = Carry(
-                neuron.rest(n_trials, n_units, constants),
-                like.new_zeros(depth, n_trials, n_units),
-                tuple(one.outside.new_zeros(one.delay, *one.outside.shape[1:]) for one in outside),
-            )
-        elif tuple(carry.spikes.shape) != (depth, n_trials, n_units):
-            msg = (
-                f"carry holds spikes of shape {tuple(carry.spikes.shape)}; these synapses need "
-                f"{(depth, n_trials, n_units)} (longest delay, trials, units)"
-            )
-            raise ValueError(msg)
+            carry = fresh
+        else:
+            _check_carry(carry, fresh)
         whole = [
             torch.cat([before, one.outside]) if one.delay else one.outside
             for before, one in zip(carry.sources, outside, strict=True)
@@ -133,7 +130,8 @@ class Problem(NamedTuple):
             drive=drive,
             start=detached(carry.state),
             history=carry.spikes.detach(),
-            tails=tuple(source[n_steps:].detach() for source in whole),
+            # Copied, so that a carry does not keep all that was before it.
+            tails=tuple(source[n_steps:].detach().clone() for source in whole),
             n_steps=n_steps,
             segment_steps=n_steps if segment_steps is None else min(segment_steps, n_steps),
             record_potential=record_potential,
@@ -265,3 +263,30 @@ def _check_synapses(one: Synapses, n_units: int, n_channels: int) -> None:
         where = "within a population" if least else "from outside"
         msg = f"delay = {one.delay!r} steps is below {least}, the least {where}"
         raise ValueError(msg)
+
+
+def _check_carry(carry: Carry, fresh: Carry) -> None:
+    """Refuse what another network left: compiled code would read it as something else."""
+    if type(carry.state) is not type(fresh.state) or len(carry.sources) != len(fresh.sources):
+        msg = (
+            f"carry holds a {type(carry.state).__name__} and {len(carry.sources)} sources; this "
+            f"network needs a {type(fresh.state).__name__} and {len(fresh.sources)}"
+        )
+        raise ValueError(msg)
+    names = [*(f"state.{name}" for name in fresh.state._fields), "spikes"]
+    names += [f"sources[{index}]" for index in range(len(fresh.sources))]
+    found = [*carry.state, carry.spikes, *carry.sources]
+    needed = [*fresh.state, fresh.spikes, *fresh.sources]
+    for name, one, other in zip(names, found, needed, strict=True):
+        if _kind(one) != _kind(other):
+            msg = (
+                f"carry holds {name} of {_kind(one)}; this network, with these trials, needs "
+                f"{_kind(other)}"
+            )
+            raise ValueError(msg)
+
+
+def _kind(tensor: torch.Tensor | None) -> str:
+    if tensor is None:
+        return "nothing"
+    return f"shape {tuple(tensor.shape)}, {tensor.dtype} on {tensor.device}"

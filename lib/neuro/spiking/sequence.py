@@ -61,7 +61,8 @@ class _Sequence(torch.autograd.Function):
         ctx.problem, ctx.starts = problem, starts
         ctx.kept = kept if len(starts) == 1 else None
         spikes = trail[depth:]
-        ctx.save_for_backward(trail)
+        # Weights and sources are saved so that autograd refuses them once they have changed.
+        ctx.save_for_backward(trail, *tensors)
         potential = torch.stack(potentials) if problem.record_potential else None
         last_state = tuple(None if one is None else one.clone() for one in state)
         ctx.mark_non_differentiable(*(one for one in last_state if one is not None))
@@ -72,7 +73,7 @@ class _Sequence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
         problem: Problem = ctx.problem
-        (trail,) = ctx.saved_tensors
+        trail = ctx.saved_tensors[0]
         depth = len(problem.history)
         grad_trail = torch.zeros_like(trail)
         if grads[0] is not None:

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__AVX__)
 #include <immintrin.h>
@@ -15,7 +16,7 @@
 
 typedef REAL Real;
 
-#if defined(__AVX512DQ__)
+#if defined(__AVX512F__)
 constexpr int VECTOR_BYTES = 64;
 #elif defined(__AVX__)
 constexpr int VECTOR_BYTES = 32;
@@ -25,6 +26,9 @@ constexpr int VECTOR_BYTES = 16;
 
 typedef Real Vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef Real HalfVector __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef Real Quad __attribute__((vector_size(4 * sizeof(Real))));
+typedef std::conditional_t<sizeof(Real) == 4, int32_t, int64_t> Index;
+typedef Index IndexQuad __attribute__((vector_size(4 * sizeof(Real))));
 
 template <typename V>
 constexpr int lanes() { return sizeof(V) / sizeof(Real); }
@@ -43,7 +47,7 @@ inline void store(Real* to, V v) { std::memcpy(to, &v, sizeof(V)); }
 
 // The first `count` values, zeros behind them.
 inline Vector load_part(const Real* from, int count) {
-#if defined(__AVX512DQ__)
+#if defined(__AVX512F__)
     if constexpr (sizeof(Real) == 4) {
         return (Vector)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
     } else {
@@ -62,7 +66,7 @@ inline V filled(Real value) { return value - V{}; }
 // a * b + c, rounded once where the processor can.
 template <typename V>
 inline V fused(V a, V b, V c) {
-#if defined(__AVX512DQ__)
+#if defined(__AVX512F__)
     if constexpr (sizeof(V) == 64) {
         if constexpr (sizeof(Real) == 4) {
             return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
@@ -79,13 +83,20 @@ inline V fused(V a, V b, V c) {
             return (V)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
         }
     }
+    if constexpr (sizeof(V) == 16) {
+        if constexpr (sizeof(Real) == 4) {
+            return (V)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
+        } else {
+            return (V)_mm_fmadd_pd((__m128d)a, (__m128d)b, (__m128d)c);
+        }
+    }
 #endif
     return a * b + c;
 }
 
 // The sum of all lanes, always in the same order.
 inline Real sum(Vector v) {
-#if defined(__AVX512DQ__)
+#if defined(__AVX512F__)
     if constexpr (sizeof(Real) == 4) {
         return _mm512_reduce_add_ps((__m512)v);
     } else {
@@ -98,59 +109,26 @@ inline Real sum(Vector v) {
 #endif
 }
 
-#if defined(__AVX512DQ__)
-template <typename Float>
-inline __m128 four(const Float* from, const int32_t* at) {
-    __m128 v = _mm_load_ss(from + at[0]);
-    v = _mm_insert_ps(v, _mm_load_ss(from + at[1]), 0x10);
-    v = _mm_insert_ps(v, _mm_load_ss(from + at[2]), 0x20);
-    return _mm_insert_ps(v, _mm_load_ss(from + at[3]), 0x30);
+// Four values at `indices` of `from`. Single loads beat the processor's own gather while `from` is
+// in the first cache level, and lose little to it beyond.
+inline Quad gather(const Real* from, const int32_t* indices) {
+    return Quad{from[indices[0]], from[indices[1]], from[indices[2]], from[indices[3]]};
 }
 
-template <typename Float>
-inline __m256 eight(const Float* from, const int32_t* at) {
-    return _mm256_set_m128(four(from, at + 4), four(from, at));
-}
-#endif
-
-// Values at `indices` of `from`. Single loads are faster where all of `from` is in the first cache
-// level, the processor's own gather where it is not.
-template <bool NEAR>
-inline Vector gather(const Real* from, const int32_t* indices) {
-#if defined(__AVX512DQ__)
-    if constexpr (!NEAR && sizeof(Real) == 4) {
-        return (Vector)_mm512_i32gather_ps(_mm512_loadu_si512(indices), from, 4);
-    } else if constexpr (!NEAR) {
-        return (Vector)_mm512_i32gather_pd(
-            _mm256_loadu_si256((const __m256i*)indices), from, 8);
-    }
-    if constexpr (NEAR && sizeof(Real) == 4) {
-        const __m256 low = eight(from, indices), high = eight(from, indices + 8);
-        return (Vector)_mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
-    }
-#endif
-    Real values[LANES];
-    for (int k = 0; k < LANES; ++k) values[k] = from[indices[k]];
-    return load(values);
-}
-
-// The first `count` of them, zeros behind.
-inline Vector gather_part(const Real* from, const int32_t* indices, int count) {
-    Real values[LANES] = {};
-    for (int k = 0; k < count; ++k) values[k] = from[indices[k]];
-    return load(values);
-}
+inline Real sum_of_four(Quad v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 
 // Write the places of values other than zero to `places`; return how many there are.
 inline int64_t find_nonzero(const Real* values, int64_t count, int32_t* places) {
     int64_t found = 0, i = 0;
-#if defined(__AVX512DQ__)
+#if defined(__AVX512F__)
     for (; i + LANES <= count; i += LANES) {
         uint32_t hits;
         if constexpr (sizeof(Real) == 4) {
-            hits = _mm512_cmp_ps_mask(_mm512_loadu_ps(values + i), _mm512_setzero_ps(), _CMP_NEQ_UQ);
+            const __m512 v = _mm512_loadu_ps(values + i);
+            hits = _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
         } else {
-            hits = _mm512_cmp_pd_mask(_mm512_loadu_pd(values + i), _mm512_setzero_pd(), _CMP_NEQ_UQ);
+            const __m512d v = _mm512_loadu_pd(values + i);
+            hits = _mm512_cmp_pd_mask(v, _mm512_setzero_pd(), _CMP_NEQ_UQ);
         }
         for (; hits; hits &= hits - 1) places[found++] = (int32_t)i + __builtin_ctz(hits);
     }
