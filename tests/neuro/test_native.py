@@ -57,9 +57,9 @@ def test_a_change_of_source_header_or_macro_is_compiled_anew(sources):
 
 def test_several_who_compile_at_once_leave_one_whole_file(sources):
     with ThreadPoolExecutor(4) as pool:
-        places = list(pool.map(lambda _: compiler._compiled("answer.cpp", ()), range(4)))
-    assert len(set(places)) == 1
-    assert compiled_files(sources) == [places[0]]
+        place, command = compiler._planned("answer.cpp", ())
+        list(pool.map(lambda _: compiler._compile(command, place), range(4)))
+    assert compiled_files(sources) == [place]
     assert native.library("answer.cpp").answer() == 41
 
 
@@ -92,6 +92,60 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(sources, monkeypatch, t
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(file))
     with pytest.raises(native.CompileFailed, match="set TORCH_EXTENSIONS_DIR"):
         native.library("answer.cpp")
+
+
+@pytest.mark.parametrize("content", [b"", b"half a library"])
+def test_a_damaged_file_in_the_cache_is_compiled_anew(sources, content):
+    place, _ = compiler._planned("answer.cpp", ())
+    place.parent.mkdir(parents=True)
+    place.write_bytes(content)
+    assert native.library("answer.cpp").answer() == 41
+
+
+def test_a_library_cut_short_after_its_compilation_is_compiled_anew(sources):
+    place, command = compiler._planned("answer.cpp", ())
+    compiler._compile(command, place)
+    whole = place.read_bytes()
+    place.write_bytes(whole[: len(whole) // 2])
+    assert native.library("answer.cpp").answer() == 41
+
+
+def test_what_cannot_be_loaded_says_what_to_set(sources, monkeypatch):
+    def refuse(path):
+        raise OSError(f"{path}: failed to map segment from shared object")
+
+    monkeypatch.setattr(compiler.ctypes, "CDLL", refuse)
+    with pytest.raises(native.CompileFailed, match="failed to map segment.*allows execution"):
+        native.library("answer.cpp")
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("no shebang", "could not be run"),
+        ("#!/nowhere/sh\n", "could not be run"),
+        ("#!/bin/sh\nsleep 60\n", "could not be run to its end"),
+        ("#!/bin/sh\nexit 0\n", "failed with 0"),
+        ("#!/bin/sh\nprintf '\\377' >&2; exit 1\n", "failed with 1"),
+    ],
+    ids=["no program", "no interpreter", "hangs", "writes nothing", "says no text"],
+)
+def test_a_compiler_that_misbehaves_is_a_failure_that_can_be_caught(
+    sources, monkeypatch, tmp_path, script, message
+):
+    odd = tmp_path / "odd++"
+    odd.write_text(script)
+    odd.chmod(0o755)
+    monkeypatch.setenv("CXX", str(odd))
+    monkeypatch.setattr(compiler, "TIMEOUT_S", 1)
+    with pytest.raises(native.CompileFailed, match=message):
+        native.library("answer.cpp")
+
+
+def test_a_cxx_that_is_no_command_is_named(monkeypatch):
+    monkeypatch.setenv("CXX", "g++ '-O2")
+    with pytest.raises(native.CompilerMissing, match="is no command"):
+        native.library("event.cpp", REAL="float")
 
 
 def test_without_a_compiler_there_is_no_library(monkeypatch, tmp_path):

@@ -217,11 +217,12 @@ def simulate_whole_brain(
 
     Raises:
         ValueError: a value is out of range, or a mode or engine is unknown.
-        neuro.spiking.native.CompilerMissing: engine "native" without a compiler.
+        neuro.spiking.native.CompilerMissing, CompileFailed: engine "native" without a compiler
+            that works.
         MemoryError: there is no room for the spikes.
 
     Warns:
-        RuntimeWarning: engine "auto" found no compiler.
+        RuntimeWarning: engine "auto" found no compiler that works.
     """
     for name, value, allowed in (("mode", mode, MODES), ("engine", engine, ENGINES)):
         if value not in allowed:
@@ -234,7 +235,7 @@ def simulate_whole_brain(
     if engine != "numpy":
         try:
             found = run_native(plan, mode=mode, sparse_below=SPARSE_BELOW, dense_above=DENSE_ABOVE)
-        except native.CompilerMissing as missing:
+        except (native.CompilerMissing, native.CompileFailed) as missing:
             if engine == "native":
                 raise
             text = f"the whole brain is simulated by numpy, several times slower: {missing}"

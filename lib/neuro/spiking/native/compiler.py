@@ -17,6 +17,9 @@ SOURCES = Path(__file__).parent
 # matrices ask for fused operations by name. No threads: processes that compute may be forked.
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared")
 NATIVE = "-march=native"
+# A compiler that asks for a license over a dead network, say, must not stop an experiment for ever.
+TIMEOUT_S = 600
+COMPLETE = b"complete library of neuro.spiking"
 
 
 class CompilerMissing(RuntimeError):
@@ -24,7 +27,7 @@ class CompilerMissing(RuntimeError):
 
 
 class CompileFailed(RuntimeError):
-    """The compiler refused a source, or its output found no place."""
+    """The compiler refused a source, or its output found no place or cannot be loaded."""
 
 
 def library(source_name: str, **defines: str) -> ctypes.CDLL:
@@ -39,9 +42,10 @@ def library(source_name: str, **defines: str) -> ctypes.CDLL:
 
     Raises:
         CompilerMissing: neither $CXX nor c++, g++ or clang++ can be run.
-        CompileFailed: the compiler reports an error, or the cache folder cannot be written.
+        CompileFailed: the compiler reports an error, or the cache folder cannot be written or holds
+            nothing that can be loaded.
     """
-    return _loaded(_compiled(source_name, tuple(sorted(defines.items()))))
+    return _loaded(*_planned(source_name, tuple(sorted(defines.items()))))
 
 
 def compiler() -> tuple[str, ...]:
@@ -50,7 +54,11 @@ def compiler() -> tuple[str, ...]:
     Raises:
         CompilerMissing: there is none.
     """
-    asked = shlex.split(os.environ.get("CXX", ""))
+    try:
+        asked = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        msg = f"CXX = {os.environ['CXX']!r} is no command ({error}); set it to a compiler's path"
+        raise CompilerMissing(msg) from error
     for command in [asked] if asked else [["c++"], ["g++"], ["clang++"]]:
         path = shutil.which(command[0])
         if path is not None:
@@ -60,8 +68,40 @@ def compiler() -> tuple[str, ...]:
     raise CompilerMissing(msg)
 
 
-def _compiled(source_name: str, defines: tuple[tuple[str, str], ...]) -> Path:
-    """Return the path of the library, compiled before or now."""
+@functools.cache
+def _loaded(place: Path, command: tuple[str, ...]) -> ctypes.CDLL:
+    """Load a library; one that is not there, or is damaged, is compiled first."""
+    problem = f"{place} is not whole"
+    for anew in (False, True):
+        if anew:
+            _compile(command, place)
+        # The loader ends the process by a signal when a file is shorter than it says.
+        if _is_whole(place):
+            try:
+                return ctypes.CDLL(str(place))
+            except OSError as error:
+                problem = str(error)
+    msg = (
+        f"what was compiled cannot be loaded: {problem}; set TORCH_EXTENSIONS_DIR to a folder on a "
+        "file system that allows execution"
+    )
+    raise CompileFailed(msg)
+
+
+def _is_whole(place: Path) -> bool:
+    """Return whether a library ends with the mark that is appended when it is complete."""
+    try:
+        with place.open("rb") as file:
+            file.seek(-len(COMPLETE), os.SEEK_END)
+            return file.read() == COMPLETE
+    except OSError:
+        return False
+
+
+def _planned(
+    source_name: str, defines: tuple[tuple[str, str], ...]
+) -> tuple[Path, tuple[str, ...]]:
+    """Return where the library belongs, and the command that compiles it."""
     command = compiler()
     target, features = _target(command)
     flags = (*FLAGS, *target, *(f"-D{name}={value}" for name, value in defines))
@@ -70,12 +110,10 @@ def _compiled(source_name: str, defines: tuple[tuple[str, str], ...]) -> Path:
         key.update(path.read_bytes())
     stem = Path(source_name).stem
     place = _cache_folder() / f"{stem}-{key.hexdigest()[:24]}.so"
-    if not place.exists():
-        _compile([*command, *flags, str(SOURCES / source_name)], place)
-    return place
+    return place, (*command, *flags, str(SOURCES / source_name))
 
 
-def _compile(command: list[str], place: Path) -> None:
+def _compile(command: tuple[str, ...], place: Path) -> None:
     """Compile to a name of our own, then rename: others may compile the same at the same time."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -86,21 +124,55 @@ def _compile(command: list[str], place: Path) -> None:
         raise CompileFailed(msg) from error
     written = Path(name)
     try:
-        done = subprocess.run([*command, "-o", name], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
+        done = _ran([*command, "-o", name])
+        if done.returncode != 0 or not written.stat().st_size:
             msg = f"{shlex.join(command)} failed with {done.returncode}:\n{done.stderr.strip()}"
             raise CompileFailed(msg)
+        with written.open("ab") as file:
+            file.write(COMPLETE)
+            file.flush()
+            os.fsync(file.fileno())
         written.chmod(0o755)
         written.replace(place)
     finally:
         written.unlink(missing_ok=True)
 
 
+def _ran(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a compiler to its end.
+
+    Raises:
+        CompileFailed: it cannot be started, or does not end.
+    """
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        msg = f"{shlex.join(command)} could not be run to its end: {error}"
+        raise CompileFailed(msg) from error
+
+
 def _cache_folder() -> Path:
+    """Return where libraries are kept.
+
+    Raises:
+        CompileFailed: the user has no home.
+    """
     given = os.environ.get("TORCH_EXTENSIONS_DIR")
     if given:
         return Path(given) / "neuro"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neuro"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neuro"
+    except RuntimeError as error:
+        msg = f"there is no folder for compiled code ({error}); set TORCH_EXTENSIONS_DIR to one"
+        raise CompileFailed(msg) from error
 
 
 @functools.cache
@@ -111,13 +183,8 @@ def _target(command: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     """
     for flags in ((NATIVE,), ()):
         asked = [*command, *flags, "-dM", "-E", "-x", "c++", os.devnull]
-        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        done = _ran(asked)
         if done.returncode == 0:
             return flags, done.stdout
     msg = f"{shlex.join(asked)} failed with {done.returncode}:\n{done.stderr.strip()}"
     raise CompileFailed(msg)
-
-
-@functools.cache
-def _loaded(path: Path) -> ctypes.CDLL:
-    return ctypes.CDLL(str(path))
