@@ -408,6 +408,11 @@ class CachePaths(NamedTuple):
         """Matplotlib's font cache, which depends on no commit and is slow to make."""
         return self.folder / "matplotlib"
 
+    @property
+    def compiled(self) -> Path:
+        """What scripts compile and name by the hash of its content: of use to all commits."""
+        return self.folder / "compiled"
+
     def scratch(self, commit: str) -> Path:
         """Caches that a snapshot's children write: numba, torch extensions."""
         return self.folder / "scratch" / commit

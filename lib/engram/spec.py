@@ -81,6 +81,7 @@ def common_environ(run: Run) -> dict[str, str | None]:
         **ranks.inherited(os.environ),
         **dict.fromkeys(THREAD_VARIABLES, threads),
         "MPLCONFIGDIR": str(run.cache.matplotlib),
+        "COMPILED_CACHE_DIR": str(run.cache.compiled),
         "NUMBA_CACHE_DIR": str(scratch / "numba"),
         "TORCH_EXTENSIONS_DIR": str(scratch / "torch_extensions"),
     }
@@ -89,7 +90,8 @@ def common_environ(run: Run) -> dict[str, str | None]:
 def ignored_folders(run: Run) -> list[str]:
     """Folders whose files need no mention: the run itself, whose outputs are hashed, and caches."""
     home = Path.home()
-    caches = (run.cache.bytecode, run.cache.matplotlib, run.cache.scratch(scratch_name(run)))
+    shared = (run.cache.bytecode, run.cache.matplotlib, run.cache.compiled)
+    caches = (*shared, run.cache.scratch(scratch_name(run)))
     wandb = (home / ".cache" / "wandb", home / ".config" / "wandb", home / ".netrc")
     return [str(folder) for folder in (run.paths.folder, run.tmp, *caches, ENGRAM, *wandb)]
 

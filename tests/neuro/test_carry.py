@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from populations import AMPA, MODELS, NMDA, backends, conductance_model, population, spike_trains
@@ -78,3 +80,21 @@ def test_what_has_changed_since_the_forward_pass_is_refused_in_the_backward_pass
         getattr(made, which).mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         ran.spikes.sum().backward()
+
+
+@pytest.mark.parametrize("backend", backends())
+def test_states_of_all_steps_are_freed_by_the_backward_pass(backend):
+    drive = torch.full((200, 3, 50), 0.2, dtype=torch.float64, requires_grad=True)
+    run = simulate(LIF(tau_syn_ms=5.0, **TAU), [], n_units=50, dt_ms=1.0, drive=drive)
+    before = values_in_memory()
+    run = simulate(
+        LIF(tau_syn_ms=5.0, **TAU), [], n_units=50, dt_ms=1.0, drive=drive, backend=backend
+    )
+    run.spikes.sum().backward()
+    drive.grad = None
+    assert values_in_memory() - before < 0.5 * drive.numel()
+
+
+def values_in_memory():
+    gc.collect()
+    return sum(one.numel() for one in gc.get_objects() if type(one) is torch.Tensor)

@@ -98,7 +98,7 @@ def test_gradient_with_smooth_spikes_is_the_finite_difference():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"tau_syn_ms": 0.0}, "not a positive"),
+        ({"tau_syn_ms": 0.0}, "not positive"),
         ({"sign": 2}, "must be"),
     ],
 )

@@ -40,7 +40,7 @@ def needs_compiler(request):
 @pytest.fixture
 def forgotten():
     """What was compiled, and what was warned of, is forgotten before and after."""
-    caches = (event_call.compiled, event_call.not_compiled, compiler._target, _warn_once)
+    caches = (event_call.compiled, event_call.not_compiled, _warn_once)
     for cache in caches:
         cache.cache_clear()
     yield

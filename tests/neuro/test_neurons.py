@@ -309,13 +309,13 @@ def test_gradient_through_the_adaptation_outlives_a_detached_reset(backend):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LIF(tau_mem_ms=0.0), "tau_mem_ms = 0.0 holds a value that is not a positive"),
-        (lambda: LIF(tau_mem_ms=torch.tensor([3.0, -1.0])), "tau_mem_ms.*not a positive"),
+        (lambda: LIF(tau_mem_ms=0.0), "tau_mem_ms = 0.0 holds a value that is not positive"),
+        (lambda: LIF(tau_mem_ms=torch.tensor([3.0, -1.0])), "tau_mem_ms.*not positive"),
         (lambda: LIF(tau_mem_ms=float("nan")), "tau_mem_ms = nan"),
         (lambda: LIF(tau_mem_ms=9.0, tau_syn_ms=0.0), "tau_syn_ms = 0.0"),
         (lambda: LIF(tau_mem_ms=9.0, reset="none"), "reset = 'none' is none of 'subtract', 'zero'"),
         (lambda: LIF(tau_mem_ms=9.0, gain="euler"), "gain = 'euler' is none of 'unit'"),
-        (lambda: LIF(tau_mem_ms=9.0, refractory_ms=-1.0), "refractory_ms = -1.0 is negative"),
+        (lambda: LIF(tau_mem_ms=9.0, refractory_ms=-1.0), "refractory_ms = -1.0 must lie in 0"),
         (lambda: LIF(tau_mem_ms=9.0, gain="exact"), "gain = 'exact' needs a synaptic current"),
         (lambda: LIF(tau_mem_ms=9.0, silence_current=True), "silence_current needs a synaptic"),
         (

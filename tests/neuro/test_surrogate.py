@@ -116,9 +116,9 @@ def test_surrogate_is_found_by_its_name(name, kind):
     ("name", "value", "message"),
     [
         ("sigmoid", 1.0, "'sigmoid' is none of 'fast_sigmoid', 'atan', 'triangle'"),
-        ("atan", 0.0, "'atan' is 0.0; it must be positive"),
-        ("triangle", -1.0, "'triangle' is -1.0"),
-        ("fast_sigmoid", math.nan, "'fast_sigmoid' is nan"),
+        ("atan", 0.0, "alpha = 0.0"),
+        ("triangle", -1.0, "width = -1.0"),
+        ("fast_sigmoid", math.nan, "slope = nan"),
     ],
 )
 def test_surrogate_that_does_not_exist_is_refused(name, value, message):

@@ -7,6 +7,7 @@ neuron's `integrate_vjp` and gathers the gradient of the weights in one product 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -41,6 +42,19 @@ class Kept(NamedTuple):
     states: list[Values]
     xs: list[torch.Tensor]
 
+    def flat(self) -> list[torch.Tensor | None]:
+        """Return the tensors in a row."""
+        return [*(one for state in self.states for one in state), *self.xs]
+
+    @classmethod
+    def of(cls, flat: Sequence[torch.Tensor | None], start: Values) -> Kept:
+        """Return what `flat` was made from; `start` is a state like those within."""
+        width = len(start)
+        n_steps = (len(flat) - width) // (width + 1)
+        cuts = range(0, (n_steps + 1) * width, width)
+        xs: Any = flat[(n_steps + 1) * width :]
+        return cls([rebuilt(start, flat[cut : cut + width]) for cut in cuts], list(xs))
+
 
 class _Sequence(torch.autograd.Function):
     """Of `Problem.tensors`; the state that it returns carries no gradient."""
@@ -59,10 +73,12 @@ class _Sequence(torch.autograd.Function):
             if problem.record_potential:
                 potentials += [one[0] for one in kept.states[1:]]
         ctx.problem, ctx.starts = problem, starts
-        ctx.kept = kept if len(starts) == 1 else None
+        flat = kept.flat() if kept is not None and len(starts) == 1 else []
+        ctx.n_kept = len(flat)
         spikes = trail[depth:]
-        # Weights and sources are saved so that autograd refuses them once they have changed.
-        ctx.save_for_backward(trail, *tensors)
+        # Weights and sources are saved so that autograd refuses them once they have changed; states
+        # so that they are freed after the backward pass.
+        ctx.save_for_backward(trail, *flat, *tensors)
         potential = torch.stack(potentials) if problem.record_potential else None
         last_state = tuple(None if one is None else one.clone() for one in state)
         ctx.mark_non_differentiable(*(one for one in last_state if one is not None))
@@ -73,7 +89,8 @@ class _Sequence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
         problem: Problem = ctx.problem
-        trail = ctx.saved_tensors[0]
+        trail, *saved = ctx.saved_tensors
+        whole = Kept.of(saved[: ctx.n_kept], problem.start) if ctx.n_kept else None
         depth = len(problem.history)
         grad_trail = torch.zeros_like(trail)
         if grads[0] is not None:
@@ -84,7 +101,7 @@ class _Sequence(torch.autograd.Function):
             for one in problem.start
         )
         for start, span in reversed(list(zip(ctx.starts, problem.segments(), strict=True))):
-            kept = ctx.kept or _advance(problem, start, trail, span, spiking=False)
+            kept = whole or _advance(problem, start, trail, span, spiking=False)
             grad_state = _retreat(
                 problem, kept, (trail, grad_trail), span, grad_state, grads[1], total
             )

@@ -21,6 +21,14 @@ class FastSigmoid:
 
     slope: float = 25.0
 
+    def __post_init__(self) -> None:
+        """Refuse a slope that is not positive.
+
+        Raises:
+            ValueError: it is not.
+        """
+        _check_positive(self.slope, "slope")
+
     def derivative(self, u: torch.Tensor) -> torch.Tensor:
         """Return what replaces ds/du, the shape of `u`."""
         return (1 + self.slope * u.abs()).reciprocal().square()
@@ -41,6 +49,14 @@ class ATan:
     """
 
     alpha: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse a alpha that is not positive.
+
+        Raises:
+            ValueError: it is not.
+        """
+        _check_positive(self.alpha, "alpha")
 
     def derivative(self, u: torch.Tensor) -> torch.Tensor:
         """Return what replaces ds/du, the shape of `u`."""
@@ -63,6 +79,14 @@ class Triangle:
 
     width: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse a width that is not positive.
+
+        Raises:
+            ValueError: it is not.
+        """
+        _check_positive(self.width, "width")
+
     def derivative(self, u: torch.Tensor) -> torch.Tensor:
         """Return what replaces ds/du, the shape of `u`."""
         return (1 - u.abs() / self.width).clamp_min(0) / self.width
@@ -71,6 +95,12 @@ class Triangle:
         """Return the function that has this derivative, the shape of `u`."""
         z = (u / self.width).clamp(-1, 1)
         return 0.5 + z - z * z.abs() / 2
+
+
+def _check_positive(value: float, name: str) -> None:
+    if not 0 < value < math.inf:
+        msg = f"{name} = {value!r} of a surrogate gradient must be positive"
+        raise ValueError(msg)
 
 
 Surrogate = FastSigmoid | ATan | Triangle
@@ -93,9 +123,6 @@ def named_surrogate(name: str, parameter: float) -> Surrogate:
     """
     if name not in SURROGATES:
         msg = f"surrogate = {name!r} is none of {', '.join(map(repr, SURROGATES))}"
-        raise ValueError(msg)
-    if not parameter > 0:
-        msg = f"the parameter of surrogate {name!r} is {parameter!r}; it must be positive"
         raise ValueError(msg)
     return SURROGATES[name](parameter)
 

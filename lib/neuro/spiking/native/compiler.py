@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import functools
 import hashlib
 import os
+import platform
 import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
@@ -19,6 +23,8 @@ FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared")
 NATIVE = "-march=native"
 # A compiler that asks for a license over a dead network, say, must not stop an experiment for ever.
 TIMEOUT_S = 600
+# Where libraries are kept, if set: their names tell content, so all commits may share a folder.
+CACHE_VARIABLE = "COMPILED_CACHE_DIR"
 COMPLETE = b"complete library of neuro.spiking"
 
 
@@ -33,7 +39,7 @@ class CompileFailed(RuntimeError):
 def library(source_name: str, **defines: str) -> ctypes.CDLL:
     """Return a compiled source; the first call on a machine compiles it, which takes seconds.
 
-    Compiled libraries are kept in $TORCH_EXTENSIONS_DIR, else in the user's cache folder, under a
+    Compiled libraries are kept in $COMPILED_CACHE_DIR, else in the user's cache folder, under a
     name that depends on the sources, the flags, the compiler and the processor's features.
 
     Args:
@@ -71,21 +77,31 @@ def compiler() -> tuple[str, ...]:
 @functools.cache
 def _loaded(place: Path, command: tuple[str, ...]) -> ctypes.CDLL:
     """Load a library; one that is not there, or is damaged, is compiled first."""
-    problem = f"{place} is not whole"
-    for anew in (False, True):
-        if anew:
-            _compile(command, place)
-        # The loader ends the process by a signal when a file is shorter than it says.
-        if _is_whole(place):
-            try:
-                return ctypes.CDLL(str(place))
-            except OSError as error:
-                problem = str(error)
+    found = _load(place)
+    if isinstance(found, str):
+        with _alone(place):
+            found = _load(place)
+            if isinstance(found, str):
+                _compile(command, place)
+                found = _load(place)
+    if not isinstance(found, str):
+        return found
     msg = (
-        f"what was compiled cannot be loaded: {problem}; set TORCH_EXTENSIONS_DIR to a folder on a "
-        "file system that allows execution"
+        f"what was compiled cannot be loaded: {found}; set {CACHE_VARIABLE} to a folder on a file "
+        "system that allows execution"
     )
     raise CompileFailed(msg)
+
+
+def _load(place: Path) -> ctypes.CDLL | str:
+    """Load a library, or say why not."""
+    # The loader ends the process by a signal when a file is shorter than it says.
+    if not _is_whole(place):
+        return f"{place} is not whole"
+    try:
+        return ctypes.CDLL(str(place))
+    except OSError as error:
+        return str(error)
 
 
 def _is_whole(place: Path) -> bool:
@@ -103,9 +119,8 @@ def _planned(
 ) -> tuple[Path, tuple[str, ...]]:
     """Return where the library belongs, and the command that compiles it."""
     command = compiler()
-    target, features = _target(command)
-    flags = (*FLAGS, *target, *(f"-D{name}={value}" for name, value in defines))
-    key = hashlib.sha256("\0".join([*command, *flags, features]).encode())
+    flags = (*FLAGS, NATIVE, *(f"-D{name}={value}" for name, value in defines))
+    key = hashlib.sha256("\0".join([*command, *flags, _version(command[0]), _machine()]).encode())
     for path in [SOURCES / source_name, *sorted(SOURCES.glob("*.h"))]:
         key.update(path.read_bytes())
     stem = Path(source_name).stem
@@ -114,17 +129,18 @@ def _planned(
 
 
 def _compile(command: tuple[str, ...], place: Path) -> None:
-    """Compile to a name of our own, then rename: others may compile the same at the same time."""
+    """Compile to a name of our own, then rename: whoever loads meanwhile sees all or nothing."""
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=place.parent, prefix=place.stem, suffix=".tmp")
         os.close(handle)
     except OSError as error:
-        msg = f"{place.parent} cannot be written ({error}); set TORCH_EXTENSIONS_DIR to a folder"
-        raise CompileFailed(msg) from error
+        raise CompileFailed(_no_place(place.parent, error)) from error
     written = Path(name)
     try:
         done = _ran([*command, "-o", name])
+        if done.returncode != 0:
+            # Not every compiler knows every processor.
+            done = _ran([*(part for part in command if part != NATIVE), "-o", name])
         if done.returncode != 0 or not written.stat().st_size:
             msg = f"{shlex.join(command)} failed with {done.returncode}:\n{done.stderr.strip()}"
             raise CompileFailed(msg)
@@ -136,6 +152,23 @@ def _compile(command: tuple[str, ...], place: Path) -> None:
         written.replace(place)
     finally:
         written.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Keep others who need the same library waiting until it is there."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = place.with_suffix(".lock").open("ab")
+    except OSError as error:
+        raise CompileFailed(_no_place(place.parent, error)) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _no_place(folder: Path, error: OSError) -> str:
+    return f"{folder} cannot be written ({error}); set {CACHE_VARIABLE} to a folder that can"
 
 
 def _ran(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -165,26 +198,27 @@ def _cache_folder() -> Path:
     Raises:
         CompileFailed: the user has no home.
     """
-    given = os.environ.get("TORCH_EXTENSIONS_DIR")
+    given = os.environ.get(CACHE_VARIABLE)
     if given:
         return Path(given) / "neuro"
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neuro"
     except RuntimeError as error:
-        msg = f"there is no folder for compiled code ({error}); set TORCH_EXTENSIONS_DIR to one"
+        msg = f"there is no folder for compiled code ({error}); set {CACHE_VARIABLE} to one"
         raise CompileFailed(msg) from error
 
 
-@functools.cache
-def _target(command: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
-    """Return flags for this processor, and the macros by which compilers tell its features.
+def _version(path: str) -> str:
+    """Return what changes when the compiler is exchanged, without starting it."""
+    found = Path(path).resolve().stat()
+    return f"{Path(path).resolve()} {found.st_size} {found.st_mtime_ns}"
 
-    The macros name the compiler's version too, so together they say when to compile anew.
-    """
-    for flags in ((NATIVE,), ()):
-        asked = [*command, *flags, "-dM", "-E", "-x", "c++", os.devnull]
-        done = _ran(asked)
-        if done.returncode == 0:
-            return flags, done.stdout
-    msg = f"{shlex.join(asked)} failed with {done.returncode}:\n{done.stderr.strip()}"
-    raise CompileFailed(msg)
+
+def _machine() -> str:
+    """Return what code that is made for this processor depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = [platform.processor()]
+    features = {line for line in lines if line.startswith(("flags", "Features", "model name"))}
+    return "\0".join([platform.machine(), *sorted(features)])

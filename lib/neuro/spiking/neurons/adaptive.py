@@ -10,7 +10,8 @@ import torch
 from neuro.spiking.neurons.neuron import (
     Adjoint,
     Values,
-    check_positive_ms,
+    check_positive,
+    check_refractory,
     count_down,
     per_unit,
     refractory_steps,
@@ -80,7 +81,8 @@ class AdaptiveLIF:
             ValueError: a time is not positive.
         """
         for name in ("tau_mem_ms", "tau_adapt_ms"):
-            check_positive_ms(getattr(self, name), name)
+            check_positive(getattr(self, name), name)
+        check_refractory(self.refractory_ms)
 
     def constants(self, *, dt_ms: float, n_units: int, like: torch.Tensor) -> AdaptiveConstants:
         """Return decays and thresholds for steps of `dt_ms`."""

@@ -11,7 +11,8 @@ import torch
 from neuro.spiking.neurons.neuron import (
     Adjoint,
     Values,
-    check_positive_ms,
+    check_positive,
+    check_refractory,
     count_down,
     per_unit,
     refractory_steps,
@@ -132,9 +133,12 @@ class ConductanceLIF:
         """Refuse what is no model.
 
         Raises:
-            ValueError: a time is not positive, there are no synapses, or a channel is left out.
+            ValueError: a time or the leak is not positive, there are no synapses, or a channel is
+                left out.
         """
-        check_positive_ms(self.tau_mem_ms, "tau_mem_ms")
+        check_positive(self.tau_mem_ms, "tau_mem_ms")
+        check_refractory(self.refractory_ms)
+        check_positive(self.g_leak_ns, "g_leak_ns")
         channels = {synapse.channel for synapse in self.synapses}
         if channels != set(range(len(channels))) or not channels:
             msg = (

@@ -11,7 +11,8 @@ import torch
 from neuro.spiking.neurons.neuron import (
     Adjoint,
     Values,
-    check_positive_ms,
+    check_positive,
+    check_refractory,
     count_down,
     per_unit,
     refractory_steps,
@@ -41,7 +42,7 @@ class CurrentSynapse:
         Raises:
             ValueError: the time constant is not positive, or the sign neither +1 nor -1.
         """
-        check_positive_ms(self.tau_syn_ms, f"tau_syn_ms of synapse {self.name!r}")
+        check_positive(self.tau_syn_ms, f"tau_syn_ms of synapse {self.name!r}")
         if self.sign not in (1, -1):
             msg = f"the sign of synapse {self.name!r} is {self.sign!r}; it must be +1 or -1"
             raise ValueError(msg)
@@ -102,7 +103,8 @@ class CurrentLIF:
         Raises:
             ValueError: a time is not positive, there are no synapses, or a channel is left out.
         """
-        check_positive_ms(self.tau_mem_ms, "tau_mem_ms")
+        check_positive(self.tau_mem_ms, "tau_mem_ms")
+        check_refractory(self.refractory_ms)
         channels = set(self.channels)
         if channels != set(range(len(channels))) or not channels:
             msg = (

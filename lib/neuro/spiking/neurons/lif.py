@@ -10,7 +10,8 @@ import torch
 from neuro.spiking.neurons.neuron import (
     Adjoint,
     Values,
-    check_positive_ms,
+    check_positive,
+    check_refractory,
     count_down,
     per_unit,
     refractory_steps,
@@ -68,7 +69,8 @@ class LIF:
     ("exact": tau_mem dV/dt = v_rest - V + I, k = (b - a) tau_syn / (tau_mem - tau_syn)).
 
     Within `refractory_ms` of a spike V stays at v_reset. With `silence_current` I is reset too and
-    what arrives within that time is lost (Shiu et al. 2024, doi:10.1038/s41586-024-07763-9).
+    what arrives within that time is lost, up to and including the step in which it may spike again
+    (Shiu et al. 2024, doi:10.1038/s41586-024-07763-9).
 
     Attributes:
         tau_mem_ms: membrane time constant, one value or (N,); may require gradients, as may all
@@ -110,12 +112,10 @@ class LIF:
             if value not in allowed:
                 msg = f"{name} = {value!r} is none of {', '.join(map(repr, allowed))}"
                 raise ValueError(msg)
-        check_positive_ms(self.tau_mem_ms, "tau_mem_ms")
+        check_positive(self.tau_mem_ms, "tau_mem_ms")
+        check_refractory(self.refractory_ms)
         if self.tau_syn_ms is not None:
-            check_positive_ms(self.tau_syn_ms, "tau_syn_ms")
-        if not bool((torch.as_tensor(self.refractory_ms) >= 0).all()):
-            msg = f"refractory_ms = {self.refractory_ms!r} is negative"
-            raise ValueError(msg)
+            check_positive(self.tau_syn_ms, "tau_syn_ms")
         if self.tau_syn_ms is None and (self.silence_current or self.gain == "exact"):
             what = "silence_current" if self.silence_current else "gain = 'exact'"
             msg = f"{what} needs a synaptic current: give tau_syn_ms"

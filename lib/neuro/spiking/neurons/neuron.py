@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 Values = tuple[Any, ...]
 
 
+MAX_REFRACTORY_MS = 1e6
+
+
 class Adjoint(NamedTuple):
     """Gradients with respect to what `integrate` was given.
 
@@ -131,12 +134,24 @@ def count_down(
     return torch.where(spikes > 0, steps, (refractory - 1).clamp_min(0))
 
 
-def check_positive_ms(value: float | torch.Tensor, name: str) -> None:
-    """Refuse a time that is not positive.
+def check_positive(value: float | torch.Tensor, name: str) -> None:
+    """Refuse a time or a conductance that is not positive.
 
     Raises:
         ValueError: it is not.
     """
     if not bool((torch.as_tensor(value) > 0).all()):
-        msg = f"{name} = {value!r} holds a value that is not a positive number of ms"
+        msg = f"{name} = {value!r} holds a value that is not positive"
+        raise ValueError(msg)
+
+
+def check_refractory(refractory_ms: float | torch.Tensor) -> None:
+    """Refuse a refractory period that is negative, or longer than steps of a microsecond can count.
+
+    Raises:
+        ValueError: it is.
+    """
+    time_ms = torch.as_tensor(refractory_ms)
+    if not bool(((time_ms >= 0) & (time_ms < MAX_REFRACTORY_MS)).all()):
+        msg = f"refractory_ms = {refractory_ms!r} must lie in 0 .. {MAX_REFRACTORY_MS:g}"
         raise ValueError(msg)
