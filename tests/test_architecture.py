@@ -25,7 +25,7 @@ WITH_TORCH = {*NEEDING_PACKAGES, "engram.compare", "engram.compare_formats", "en
 WITH_GIT = {"engram.repository", "engram.git", "engram.snapshot"}
 # The layers of the science, lowest first; a layer may use itself and those before it.
 LAYERS = (
-    {"units"},
+    {"units", "whole_file"},
     {"recordings", "connectome", "spiking"},
     {"models", "losses", "metrics"},
     {"training", "plots"},

@@ -148,7 +148,7 @@ def declare(
     where = f"data.inputs.{index}"
     run = None if spec.run is None else resolve_run(spec.run)
     path = run.outputs if run is not None else spec.path or Path()
-    experiment = path.name if run is None else experiment_of(run, where)
+    experiment = path.name if run is None else experiment_of(run, spec, where)
     name = spec.name or experiment
     copy = recorded.copies.get(name) if recorded else None
     if copy is not None and copy.exists():
@@ -156,11 +156,12 @@ def declare(
     return Declared(spec, name, path, run, where)
 
 
-def experiment_of(run: RunPaths, where: str) -> str:
+def experiment_of(run: RunPaths, spec: InputSpec, where: str) -> str:
     """The experiment of an earlier run that has ended.
 
     Raises:
-        InputError: it has not, so that its outputs may still change.
+        InputError: it has not, so that its outputs may still change; or it did not complete and was
+            not named, but only the latest.
     """
     from engram import record
 
@@ -168,6 +169,12 @@ def experiment_of(run: RunPaths, where: str) -> str:
     if found["state"] not in record.ENDED:
         msg = (
             f"{where}: run {run.run_id!r} is {found['state']}: wait until its outputs are complete"
+        )
+        raise InputError(msg)
+    if found["state"] != "completed" and str(spec.run).partition(":")[0] == "latest":
+        msg = (
+            f"{where}: {spec.run!r} is run {run.run_id!r}, which is {found['state']}: its outputs "
+            "may not be all. Run that experiment again, or name the run by its id to use what there is"
         )
         raise InputError(msg)
     return str(found["experiment"])

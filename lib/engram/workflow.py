@@ -169,7 +169,20 @@ def find_run(run: Run, reference: str) -> RunPaths:
     """Find the earlier run whose outputs are an input."""
     from engram.store import Store
 
-    return Store.for_root(run.config.root, [run.root.folder]).find(reference)
+    try:
+        return Store.for_root(run.config.root, [run.root.folder]).find(reference)
+    except errors.RunNotFoundError as error:
+        raise errors.RunNotFoundError(f"{error}{how_to_make(run, reference)}") from error
+
+
+def how_to_make(run: Run, reference: str) -> str:
+    """The command that makes the newest run of an experiment, when that lies beside this one."""
+    beside = run.request.experiment.with_name(f"{reference.partition(':')[2]}.toml")
+    if not beside.is_file():
+        return ""
+    root = run.config.root
+    shown = beside.relative_to(root) if beside.is_relative_to(root) else beside
+    return f": make one with `{program()} {shown}`"
 
 
 def take_code(run: Run) -> None:

@@ -26,13 +26,13 @@ def run(neuron, *, dtype=torch.float64, synapses=(), **options):
     ("left_by", "found_by", "message"),
     [
         (LIF(**TAU), AdaptiveLIF(tau_adapt_ms=50.0, strength=0.1, **TAU), "holds a LIFState"),
-        (LIF(**TAU), LIF(tau_syn_ms=5.0, **TAU), "state.current of nothing"),
-        (LIF(**TAU), LIF(refractory_ms=3.0, **TAU), "state.refractory of nothing"),
-        (LIF(refractory_ms=3.0, **TAU), LIF(**TAU), "state.refractory of shape"),
+        (LIF(**TAU), LIF(tau_syn_ms=5.0, **TAU), r"state\[1\] of nothing"),
+        (LIF(**TAU), LIF(refractory_ms=3.0, **TAU), r"state\[2\] of nothing"),
+        (LIF(refractory_ms=3.0, **TAU), LIF(**TAU), r"state\[2\] of shape"),
         (
             conductance_model(4, synapses=(AMPA,)),
             conductance_model(4, synapses=(AMPA, NMDA)),
-            r"state.rise of shape \(3, 4\).*\(3, 8\)",
+            r"state\[1\] of shape \(3, 4\).*\(3, 8\)",
         ),
     ],
 )

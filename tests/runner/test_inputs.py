@@ -421,9 +421,34 @@ def test_the_outputs_of_a_running_run_are_refused(runs: Path, monkeypatch: pytes
     assert "is running" in said
 
 
+def test_the_latest_run_is_refused_where_it_did_not_complete_unless_it_is_named(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    earlier = ended_run(runs, "failed")
+    monkeypatch.setattr("engram.record.load", lambda paths: json.loads(paths.metadata.read_text()))
+    said = refusal(runs, InputSpec(run="latest:pretraining"), resolve_run=lambda _: earlier)
+    assert earlier.run_id in said
+    assert "is failed" in said
+    (found,) = check(runs, InputSpec(run=earlier.run_id), resolve_run=lambda _: earlier)
+    assert found.run == earlier.run_id
+
+
 def test_an_unknown_run_is_refused(runs: Path):
     with pytest.raises(RunNotFoundError, match="no run 'latest:x'"):
         check(runs, InputSpec(run="latest:x"))
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_an_experiment_that_never_ran_is_refused_with_the_command_that_runs_it(project, beside):
+    script = 'script = "work.py"\n'
+    if beside:
+        project.write("stages/prepare.toml", script)
+    project.write("stages/analyze.toml", f'{script}[[data.inputs]]\nrun = "latest:prepare"\n')
+    project.commit()
+    refused = project.run("stages/analyze.toml")
+    assert refused.returncode == 2
+    assert "no run of an experiment 'prepare'" in refused.stderr
+    assert ("make one with `./run stages/prepare.toml`" in refused.stderr) is beside
 
 
 def test_a_repeated_run_uses_its_own_copy_and_insists_on_its_hashes(runs: Path, data: Path):

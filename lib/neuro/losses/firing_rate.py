@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 # Keeps the weight of neurons with a target near 0 Hz finite.
-_SOFTENING_HZ = 1.0
+SOFTENING_HZ = 1.0
 
 
 def mean_rate_hz(spikes: torch.Tensor, *, dt_ms: float) -> torch.Tensor:
@@ -47,4 +47,4 @@ def firing_rate_loss(
     require_raster("spikes", spikes)
     target = per_unit("target_hz", target_hz, spikes)
     error = mean_rate_hz(spikes, dt_ms=dt_ms) - target
-    return (error.square() / (target + _SOFTENING_HZ)).mean()
+    return (error.square() / (target + SOFTENING_HZ)).mean()

@@ -22,6 +22,30 @@ def train_rates_hz(trains: SpikeTrains, *, dt_ms: float) -> NDArray[np.float64]:
     return trains.counts().sum(axis=0) / duration_s
 
 
+def train_window_counts(
+    trains: SpikeTrains, *, window_ms: float, dt_ms: float
+) -> NDArray[np.int64]:
+    """Count spikes in consecutive windows; steps after the last full one are left out.
+
+    With steps of a window, the counts are what metrics.firing takes for spikes.
+
+    Returns:
+        Counts, shape (window, B, N).
+
+    Raises:
+        ValueError: a window is shorter than a step or longer than the trains.
+    """
+    n_steps = round(window_ms / dt_ms)
+    if not 1 <= n_steps <= trains.n_steps:
+        msg = (
+            f"window_ms = {window_ms!r} is {n_steps} steps of {dt_ms!r} ms; it must be between one "
+            f"and the {trains.n_steps} of the trains"
+        )
+        raise ValueError(msg)
+    firsts = range(0, trains.n_steps - n_steps + 1, n_steps)
+    return np.stack([trains.span(first, first + n_steps).counts() for first in firsts])
+
+
 def train_cv(trains: SpikeTrains) -> NDArray[np.float64]:
     """Return each unit's coefficient of variation of its intervals, shape (N,).
 

@@ -273,7 +273,7 @@ def _check_carry(carry: Carry, fresh: Carry) -> None:
             f"network needs a {type(fresh.state).__name__} and {len(fresh.sources)}"
         )
         raise ValueError(msg)
-    names = [*(f"state.{name}" for name in fresh.state._fields), "spikes"]
+    names = [*(f"state[{index}]" for index in range(len(fresh.state))), "spikes"]
     names += [f"sources[{index}]" for index in range(len(fresh.sources))]
     found = [*carry.state, carry.spikes, *carry.sources]
     needed = [*fresh.state, fresh.spikes, *fresh.sources]
