@@ -6,15 +6,15 @@ All implementations of a row's network get the same weights and inputs and are t
 that a busy minute hits all alike. Beside each time stands what makes it comparable: spikes that
 differ from the first row's, and the largest difference of a gradient, relative to its largest
 value. CPU time of one thread counts; times are medians, ratios medians of the ratios of the rounds.
-Two lengths T tell what is paid once from what is paid a step. Memory is measured in processes of
-their own.
+Two lengths T tell what is paid once from what is paid a step.
+
+    python benchmarks/spiking.py --memory [--docs]     # peak memory, each in a process of its own
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import resource
 import statistics
 import subprocess
 import sys
@@ -84,6 +84,8 @@ def main() -> int:
     torch.set_num_threads(1)
     if options.memory_of:
         return print_memory(*options.memory_of)
+    if options.memory:
+        return report_memory(options)
     where, texts, numbers = machine(), [], {}
     flop_per_s = matrix_flop_per_s()
     for name in options.series:
@@ -98,11 +100,8 @@ def main() -> int:
             COLUMNS if name == "dense" else {k: v for k, v in COLUMNS.items() if k != "x_floor"}
         )
         texts.append(f"{name}\n\n{table(rows, columns)}")
-    if options.memory:
-        numbers["memory"] = measure_memory(options.memory_steps)
-        texts.append(f"memory of the conductance network\n\n{table(numbers['memory'], MEMORY)}")
     note = (
-        f"One thread; CPU time, medians of {options.rounds} interleaved rounds; load and torch "
+        f"One thread; CPU time, medians of {options.rounds} interleaved rounds; torch "
         f"{torch.__version__}. A product of two {BACKWARD_FLOOR_SIZE}-square matrices runs at "
         f"{flop_per_s / 1e9:.0f} GFLOP/s: x floor divides by the time that forward and backward "
         "products of dense arithmetic would take at that rate. (d): another gradient, by design."
@@ -210,6 +209,15 @@ def matrix_flop_per_s() -> float:
     return 2 * BACKWARD_FLOOR_SIZE**3 / statistics.median(times)
 
 
+def report_memory(options: argparse.Namespace) -> int:
+    """Measure memory and print."""
+    where, rows = machine(), measure_memory(options.memory_steps)
+    note = "Of one training step each. A neuron-step's share is the slope between the two lengths."
+    text = "\n\n".join([heading(where), table(rows, MEMORY), note])
+    report(options, "spiking memory", text, {"machine": where, "memory": rows})
+    return 0
+
+
 def measure_memory(steps: Sequence[int]) -> list[dict[str, Any]]:
     """Peak memory of training steps of the conductance network, each in a process of its own.
 
@@ -234,17 +242,18 @@ def measure_memory(steps: Sequence[int]) -> list[dict[str, Any]]:
                     "implementation": one.name,
                     "bytes_a_neuron_step": f"{(peaks[1] - peaks[0]) / neuron_steps:.0f}",
                     "peak_MB": peaks[1] / 1e6,
-                    "wrong": False,
                 }
             )
     return rows
 
 
 def print_memory(n_units: int, n_trials: int, n_steps: int, index: int) -> int:
-    """Take one training step and print the peak of this process's memory in bytes."""
+    """Take one training step and print the peak of this process's memory in bytes (Linux)."""
     layer = conductance(n_units, n_trials, n_steps)
     layer.implementations[index].forward().sum().backward()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    # Not ru_maxrss, which a process inherits from the one that started it.
+    status = Path("/proc/self/status").read_text()
+    print(next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) * 1024)
     return 0
 
 
@@ -257,7 +266,7 @@ def parser() -> argparse.ArgumentParser:
         "--sizes", nargs="+", type=int, help="only these sizes of a series, by number"
     )
     made.add_argument("--without", nargs="+", default=(), help="leave these implementations out")
-    made.add_argument("--memory", action="store_true", help="measure memory too")
+    made.add_argument("--memory", action="store_true", help="measure memory instead")
     made.add_argument("--memory-steps", nargs=2, type=int, default=(100, 300), metavar="T")
     made.add_argument("--memory-of", nargs=4, type=int, help=argparse.SUPPRESS)
     made.add_argument("--section", default="spiking", help="the part of the page --docs writes to")

@@ -138,3 +138,16 @@ def test_whole_brain_benchmark_runs_all_modes_and_compares_their_spikes(tmp_path
     assert ended.returncode == 0, ended.stderr
     assert "ours, active" in ended.stdout
     assert numbers.stat().st_size > 0
+
+
+def test_spiking_benchmark_compares_spikes_and_gradients_before_it_times(tmp_path):
+    pytest.importorskip("snntorch", reason="the first row is snntorch's")
+    numbers, page = tmp_path / "numbers.json", tmp_path / "page.md"
+    page.write_text("<!-- spiking -->\n<!-- end of spiking -->\n")
+    tiny = ("--series", "dense", "--sizes", 0, "--rounds", 1, "--without", "event, triangle")
+    ended = run_benchmark("spiking.py", *tiny, "--json", numbers, "--docs", page)
+    assert ended.returncode == 0, ended.stderr
+    rows = json.loads(numbers.read_text())["dense"]
+    assert [row["implementation"] for row in rows][:2] == ["snntorch RLeaky", "step loop"]
+    assert all(row["spikes_unequal"].startswith("0 of") for row in rows)
+    assert "| snntorch RLeaky |" in page.read_text()

@@ -400,13 +400,14 @@ def draw_iterations(path: Path, history: list[dict[str, float]]) -> None:
     agreements = {
         f"{name.replace('_', ' ')}{which}": [row[f"{table}/{name}"] for row in history]
         for name in AGREEMENT[1:]
-        for table, which in (("hidden", ""), ("shuffled", ", other cell of the group"))
+        for table, which in (("hidden", ""), ("shuffled", ", another cell"))
     }
     error = {"median": [row["factors/median_relative_error"] for row in history]}
     with plots.publication():
         figure = plots.new_figure(width_in=7.0, height_in=2.8)
         left, right = figure.subplots(1, 2)
         plots.draw_curves(left, iterations, agreements, ylabel="Agreement of hidden spikes")
+        left.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.12))
         plots.draw_curves(right, iterations, error, ylabel="Relative error of factors", log=True)
         for axes in (left, right):
             axes.set_xlabel("Iteration")

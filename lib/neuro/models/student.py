@@ -123,25 +123,24 @@ def student_network(
         surrogate: see ConductanceLIF.
         backend: see `simulate`.
         share: a student whose factors this one uses too.
-
-    Raises:
-        ValueError: the physiology lacks a type.
     """
     cells = Cells(structure.cell_type_names, structure.cell_type_ids)
     inputs = Cells(structure.input_type_names, structure.input_type_ids)
     channels = assign_channels(physiology, [*cells.names.tolist(), *inputs.names.tolist()])
-    projections = {}
-    for name, part in _parts(structure, free).items():
-        outside = name == "feedforward"
-        projections[name] = assembly_projection(
+    sources = {name: (cells, groups.cells, "recurrent") for name in ("given", "recurrent")}
+    sources["feedforward"] = (inputs, groups.inputs, "feedforward")
+    projections = {
+        name: assembly_projection(
             part,
-            pre=inputs if outside else cells,
+            pre=sources[name][0],
             post=cells,
             channels=channels,
             trainable="type_pairs",
-            delay_steps=DELAY_STEPS["feedforward" if outside else "recurrent"],
-            groups=(groups.inputs if outside else groups.cells, groups.cells),
+            delay_steps=DELAY_STEPS[sources[name][2]],
+            groups=(sources[name][1], groups.cells),
         )
+        for name, part in _parts(structure, free).items()
+    }
     network = Network(
         assembly_neuron(physiology, cells, channels, surrogate),
         projections,

@@ -39,13 +39,6 @@ class ChunkTrainer:
     finite, as recurrence may make it, moves nothing, and its norm says so. `state_dict` holds
     carry, state of the loss and gradients that are not used yet, but neither network, optimizer nor
     schedule: those are saved beside it.
-
-    Args:
-        network: what learns.
-        optimizer: of its parameters.
-        chunks_per_update: >= 1.
-        clip_norm: the gradient of an update is shortened to this norm where it is longer.
-        schedule: of the learning rate, by updates; None keeps it.
     """
 
     def __init__(
@@ -57,6 +50,18 @@ class ChunkTrainer:
         clip_norm: float,
         schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
     ) -> None:
+        """Start at rest.
+
+        Args:
+            network: what learns.
+            optimizer: of its parameters.
+            chunks_per_update: >= 1.
+            clip_norm: the gradient of an update is shortened to this norm where it is longer.
+            schedule: of the learning rate, by updates; None keeps it.
+
+        Raises:
+            ValueError: `chunks_per_update` is below 1.
+        """
         if chunks_per_update < 1:
             msg = f"chunks_per_update = {chunks_per_update!r} must be at least 1"
             raise ValueError(msg)
