@@ -257,10 +257,13 @@ def test_progress_example_runs(tmp_path):
 
 def test_code_map_names_every_module_once():
     named = re.findall(r"^\| `([\w/]+\.py)` \|", (DOCS / "code-map.md").read_text(), re.MULTILINE)
-    engram = ROOT / "lib" / "engram"
+    engram, neuro = ROOT / "lib" / "engram", ROOT / "lib" / "neuro"
     modules = {
-        path.relative_to(engram).as_posix()
-        for path in [*engram.glob("*.py"), *engram.glob("grid/*.py")]
+        path.relative_to(base).as_posix()
+        for base, path in [
+            *((engram, path) for path in [*engram.glob("*.py"), *engram.glob("grid/*.py")]),
+            *((neuro.parent, path) for path in neuro.rglob("*.py")),
+        ]
         if path.name != "__init__.py"
     }
     assert sorted(named) == sorted(modules)

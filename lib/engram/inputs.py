@@ -174,8 +174,8 @@ def experiment_of(run: RunPaths, spec: InputSpec, where: str) -> str:
     if found["state"] != "completed" and str(spec.run).partition(":")[0] == "latest":
         msg = (
             f"{where}: {spec.run!r} is run {run.run_id!r}, which is {found['state']}: its outputs "
-            "may not be all. Run that experiment again, or name the run by its id to use what it "
-            "left"
+            "may not be all. Run that experiment again, or choose a run by its id with "
+            f"`--config {where}.run=ID`"
         )
         raise InputError(msg)
     return str(found["experiment"])
