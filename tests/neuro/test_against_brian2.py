@@ -22,14 +22,6 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "spiking"
 N = 2000
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(params=["loop", "sequence", "event"])
 def backend(request):
     if request.param not in BACKENDS:

@@ -35,16 +35,6 @@ from neuro.spiking.neurons import LIF, ConductanceLIF, Synapse
 from neuro.spiking.projection import Projection
 from neuro.spiking.surrogate import FastSigmoid
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads that wait for each other make tiny networks slow on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # A loop written by hand, with one dense matrix a delay.
 
 

@@ -20,16 +20,6 @@ from neuro.spiking.network import Network
 from neuro.spiking.neurons import LIF
 from neuro.spiking.projection import Projection
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads that wait for each other make tiny networks slow on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # How it is run
 
 
@@ -133,3 +123,21 @@ def test_projections_that_do_not_fit_are_named(projections, message):
 def test_inputs_that_do_not_fit_are_named(inputs, message):
     with pytest.raises(ValueError, match=message):
         network()(inputs)
+
+
+def test_what_is_no_dictionary_is_refused_by_name():
+    made = network("type_pairs")
+    with pytest.raises(TypeError, match=r"inputs is a Tensor; give a dictionary with"):
+        made(spike_trains())
+    with pytest.raises(TypeError, match="projections is a list; give a dictionary"):
+        Network(LIF(tau_mem_ms=9.0), [], n_units=3, dt_ms=1.0)
+
+
+def test_a_network_that_nothing_says_the_length_of_asks_for_its_size():
+    lateral = Projection(n_pre=3, n_post=3, weights=torch.ones(3, 3))
+    made = Network(
+        LIF(tau_mem_ms=9.0), {"lateral": lateral}, n_units=3, dt_ms=1.0, recurrent=["lateral"]
+    )
+    with pytest.raises(ValueError, match=r"give size = \(T, B\)"):
+        made({})
+    assert made({}, size=(4, 2)).spikes.shape == (4, 2, 3)

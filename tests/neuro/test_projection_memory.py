@@ -13,15 +13,6 @@ from neuro.spiking.neurons import LIF
 from neuro.spiking.projection import SCOPES, Projection
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads that wait for each other make small networks slow on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class LargestTensor(TorchDispatchMode):
     """Notes the most values that any operation returns, backward passes included."""
 

@@ -56,9 +56,13 @@ class Network(nn.Module):
             segment_steps: see `simulate`.
 
         Raises:
+            TypeError: `projections` is no mapping.
             ValueError: a projection does not fit the population, or a name is unknown.
         """
         super().__init__()
+        if not isinstance(projections, Mapping):
+            msg = f"projections is a {type(projections).__name__}; give a dictionary, by name"
+            raise TypeError(msg)
         self.neuron = neuron
         self.n_units, self.dt_ms = n_units, dt_ms
         self.recurrent = (recurrent,) if isinstance(recurrent, str) else tuple(recurrent)
@@ -99,6 +103,7 @@ class Network(nn.Module):
             record_potential: whether to return potentials.
 
         Raises:
+            TypeError: `inputs` is no mapping.
             ValueError: names of inputs are missing or unknown, or shapes do not fit.
         """
         self._check_inputs(inputs)
@@ -151,6 +156,11 @@ class Network(nn.Module):
             raise ValueError(msg)
 
     def _check_inputs(self, inputs: Mapping[str, torch.Tensor]) -> None:
+        if not isinstance(inputs, Mapping):
+            msg = (
+                f"inputs is a {type(inputs).__name__}; give a dictionary with {self.input_names!r}"
+            )
+            raise TypeError(msg)
         missing = sorted(set(self.input_names) - set(inputs))
         unknown = sorted(set(inputs) - set(self.input_names))
         if missing or unknown:

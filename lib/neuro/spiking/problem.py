@@ -232,6 +232,9 @@ def _size(
     """Return T and B, which all inputs must share."""
     inputs = [one.outside for one in outside]
     inputs += [] if drive is None else [drive]
+    if not inputs and size is None:
+        msg = "there is neither a source nor a drive that says how long this is; give size = (T, B)"
+        raise ValueError(msg)
     sizes = {tuple(one.shape[:2]) for one in inputs} | ({size} if size is not None else set())
     if len(sizes) != 1 or any(one.dim() != 3 for one in inputs):
         shapes = [tuple(one.shape) for one in inputs]
