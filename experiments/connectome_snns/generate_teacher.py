@@ -155,7 +155,9 @@ def draw_figures(
         figure = plots.new_figure(width_in=7.0, height_in=4.5)
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, 4])
         share = torch.softmax(activity.activation[:, 0] / parameters.mixture.temperature, dim=-1)
-        above.stackplot(activity.activation_step * dt_ms, share.T.numpy())
+        # Each odor in the color that the raster gives the first type of its assembly's cells.
+        colors = [f"C{len(structure.cell_type_names) * odor}" for odor in range(share.shape[1])]
+        above.stackplot(activity.activation_step * dt_ms, share.T.numpy(), colors=colors)
         above.set_ylabel("Share of odor")
         group = [
             f"{name} {'-' if assembly < 0 else assembly}"

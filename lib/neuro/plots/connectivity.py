@@ -60,7 +60,7 @@ def connectivity_image(
 
 
 def draw_connectivity(axes: Axes, image: ArrayLike, *, n_pre: int, n_post: int) -> AxesImage:
-    """Draw an image of connections: excitation red, inhibition blue, none white.
+    """Draw an image of connections: excitation red, inhibition blue where there is any, none white.
 
     Args:
         axes: where to draw.
@@ -74,10 +74,11 @@ def draw_connectivity(axes: Axes, image: ArrayLike, *, n_pre: int, n_post: int) 
     pixels = np.asarray(image)
     # Heavy tails would leave all but a few pixels white.
     limit = float(np.quantile(np.abs(pixels), 0.995)) or float(np.abs(pixels).max()) or 1.0
+    signed = bool((pixels < 0).any())
     shown = axes.imshow(
         pixels,
-        cmap="RdBu_r",
-        norm=Normalize(-limit, limit),
+        cmap="RdBu_r" if signed else "Reds",
+        norm=Normalize(-limit if signed else 0, limit),
         interpolation="nearest",
         extent=(-0.5, n_post - 0.5, n_pre - 0.5, -0.5),
         aspect="auto",
