@@ -113,6 +113,9 @@ def in_cache(cache: CachePaths, needs: Needs) -> Iterator[Leftover]:
     for path in _files(cache.packs):
         if _rests(path, ABANDONED_S):
             yield _of("unfinished file", path)
+    for path in sorted(cache.compiled.rglob("*")):
+        if path.is_file() and _rests(path, UNUSED_S):
+            yield _of("compiled file", path)
     yield from _environments(cache, needs)
 
 

@@ -122,7 +122,9 @@ def _again(record: dict[str, Any]) -> str:
     ]
     if not (record.get("code") or {}).get("live"):
         lines.append(f"{call} --rerun {run}    # again, then compare the outputs")
-        lines.append(f"{call} --resume {run}   # a new run from the newest checkpoint")
+        lines.append(
+            f"{call} --resume {run}   # a new run from its newest checkpoint, if it saved one"
+        )
     note = "The path of this folder works in place of the id, also after it was moved or copied."
     where = "In the repository, or anywhere with engram installed:"
     return paragraphs("## Again", where, fence("\n".join(lines)), note)

@@ -187,6 +187,19 @@ def test_gc_collects_what_belonged_to_removed_runs_and_nothing_else(project: Pro
     assert "nothing to do" in gc(project)
 
 
+def test_code_compiled_long_ago_goes_and_young_code_stays(project):
+    project.run()
+    folder = cache(project) / "compiled" / "library"
+    folder.mkdir(parents=True)
+    for name, days in (("old.so", 31), ("young.so", 29)):
+        (folder / name).write_bytes(b"x")
+        when = time.time() - days * 86400
+        os.utime(folder / name, (when, when))
+    done = project.run("gc", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in folder.iterdir()] == ["young.so"]
+
+
 def test_gc_collects_the_bytecode_of_snapshots_that_are_gone(project: Project) -> None:
     project.write("lib/helping.py", "VALUE = 1\n")
     project.write("work.py", "import helping\n" + (project.root / "work.py").read_text())
