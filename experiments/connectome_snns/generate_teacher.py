@@ -145,7 +145,7 @@ def population_statistics(activity: Activity, parameters: Parameters) -> dict[st
 def draw_figures(
     output_dir: Path, activity: Activity, measured: Measured, model: Model, parameters: Parameters
 ) -> None:
-    """Draw raster.png, statistics.png, potentials.png and odors.png."""
+    """Draw raster.png, statistics.png and potentials.png."""
     from neuro import plots
 
     structure, dt_ms = model.structure, parameters.dt_ms

@@ -182,7 +182,7 @@ def how_to_make(run: Run, reference: str) -> str:
         return ""
     root = run.config.root
     shown = beside.relative_to(root) if beside.is_relative_to(root) else beside
-    return f": make one with `{program()} {shown}`"
+    return f" (make one with `{program()} {shown}`)"
 
 
 def take_code(run: Run) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import shutil
-import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import CHECKOUT, Project
+from small_stages import FOLDER, SMALL_CONNECTOME, Stages, contents, imported, lines
 
 from engram import record
 from neuro.connectome.network_structure import load_structure
@@ -22,17 +22,11 @@ from neuro.models.physiology import load_physiology
 from neuro.spiking.spike_data import load_spike_data
 from neuro.spiking.surrogate import FastSigmoid
 
-FOLDER = CHECKOUT / "experiments" / "connectome_snns"
 STAGES = ("generate_connectome", "homeostatic_plasticity", "generate_teacher")
 HANDED_ON = {"network_structure.npz", "physiology.json", "odor_patterns.npy"}
 # 60 cells, 30 inputs, and as little time as shows what is to be shown.
 SMALL = {
-    "generate_connectome": {
-        "connectome.cells.n_cells": 60,
-        "connectome.recurrent.n_assemblies": 2,
-        "connectome.inputs.n_cells": 30,
-        "connectome.feedforward.probability": 0.3,
-    },
+    "generate_connectome": SMALL_CONNECTOME,
     "homeostatic_plasticity": {
         "threads": 1,
         "n_trials": 4,
@@ -55,69 +49,17 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def stages():
-    """The scripts as modules; what they change in PyTorch and in sys is put back at the end."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    known = set(sys.modules)
-    sys.path.insert(0, str(FOLDER))
-    yield {name: importlib.import_module(name) for name in STAGES}
-    sys.path.remove(str(FOLDER))
-    for name in set(sys.modules) - known:
-        if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(FOLDER):
-            del sys.modules[name]
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+def stages() -> Iterator[Stages]:
+    with imported(STAGES, SMALL) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
 def inputs(stages, tmp_path_factory) -> Path:
     """A folder of inputs that holds the output of stage 1."""
     folder = tmp_path_factory.mktemp("inputs")
-    run(stages, "generate_connectome", folder / "generate_connectome")
+    stages.run("generate_connectome", folder / "generate_connectome")
     return folder
-
-
-def write_parameters(stage: str, path: Path, **changed) -> Path:
-    """Write the small parameters of a stage with some values changed, by dotted key."""
-    text = (FOLDER / "parameters" / "small" / f"{stage}.toml").read_text()
-    values = tomllib.loads(text)
-    for key, value in (SMALL[stage] | changed).items():
-        *tables, name = key.split(".")
-        table = values
-        for one in tables:
-            table = table[one]
-        assert name in table, key
-        table[name] = value
-    path.write_text(as_toml(values))
-    return path
-
-
-def as_toml(values: dict, prefix: str = "") -> str:
-    tables = {key: value for key, value in values.items() if isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(values[key])}" for key in values if key not in tables]
-    text = "\n".join([f"[{prefix}]", *lines, ""] if prefix else [*lines, ""])
-    for key, table in tables.items():
-        text += as_toml(table, f"{prefix}.{key}" if prefix else key)
-    return text
-
-
-def run(stages, stage: str, folder: Path, *, input_dir=None, resume_from=None, **changed) -> dict:
-    folder.mkdir()
-    parameters = write_parameters(stage, folder.with_suffix(".toml"), **changed)
-    return stages[stage].main(input_dir, folder, parameters, resume_from=resume_from)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder but metrics, whose lines a resumed run continues."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith("metrics")
-    }
-
-
-def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_connectome_is_handed_on_counted_and_drawn(stages, inputs):
@@ -146,8 +88,8 @@ def test_connectome_is_handed_on_counted_and_drawn(stages, inputs):
 
 
 def test_same_seed_gives_the_same_connectome_and_another_seed_another(stages, inputs, tmp_path):
-    run(stages, "generate_connectome", tmp_path / "again")
-    run(stages, "generate_connectome", tmp_path / "other", seed=44)
+    stages.run("generate_connectome", tmp_path / "again")
+    stages.run("generate_connectome", tmp_path / "other", seed=44)
     assert contents(tmp_path / "again") == contents(inputs / "generate_connectome")
     name = "network_structure.npz"
     assert contents(tmp_path / "other")[name] != contents(tmp_path / "again")[name]
@@ -155,14 +97,14 @@ def test_same_seed_gives_the_same_connectome_and_another_seed_another(stages, in
 
 def test_seed_of_the_run_wins_over_that_of_the_parameters(stages, inputs, tmp_path, monkeypatch):
     monkeypatch.setenv("ENGRAM_SEED", "43")
-    run(stages, "generate_connectome", tmp_path / "out", seed=44)
+    stages.run("generate_connectome", tmp_path / "out", seed=44)
     assert contents(tmp_path / "out") == contents(inputs / "generate_connectome")
 
 
 def test_connectome_that_its_physiology_cannot_simulate_is_refused_at_once(stages, tmp_path):
     with pytest.raises(ValueError, match="'mitral'"):
         changed = {"connectome.inputs.names": ["granule"]}
-        text = run(stages, "generate_connectome", tmp_path / "out", **changed)
+        text = stages.run("generate_connectome", tmp_path / "out", **changed)
         pytest.fail(f"it ran: {text}")
 
 
@@ -170,8 +112,8 @@ def test_connectome_that_its_physiology_cannot_simulate_is_refused_at_once(stage
 def test_homeostasis_changes_weights_and_nothing_else(stages, inputs, tmp_path, trainable):
     changed = {"trainable.recurrent": trainable, "trainable.feedforward": trainable}
     short = {"n_chunks": 2, "chunks_per_update": 1}
-    summary = run(
-        stages, "homeostatic_plasticity", tmp_path / "out", input_dir=inputs, **short, **changed
+    summary = stages.run(
+        "homeostatic_plasticity", tmp_path / "out", input_dir=inputs, **short, **changed
     )
     before = load_structure(inputs / "generate_connectome" / "network_structure.npz")
     after = load_structure(tmp_path / "out" / "network_structure.npz")
@@ -207,13 +149,13 @@ def test_resumed_homeostasis_equals_uninterrupted_bit_for_bit(
         "checkpoint_interval": checkpoint_interval,
     }
     stage = "homeostatic_plasticity"
-    straight = run(stages, stage, tmp_path / "straight", input_dir=inputs, **intervals)
-    run(stages, stage, tmp_path / "begun", input_dir=inputs, n_chunks=3, **intervals)
+    straight = stages.run(stage, tmp_path / "straight", input_dir=inputs, **intervals)
+    stages.run(stage, tmp_path / "begun", input_dir=inputs, n_chunks=3, **intervals)
     # Whatever the random streams are when a run resumes must not matter.
     torch.manual_seed(999)
     newest = max((tmp_path / "begun" / "checkpoints").glob("step-*"))
-    resumed = run(
-        stages, stage, tmp_path / "resumed", input_dir=inputs, resume_from=newest, **intervals
+    resumed = stages.run(
+        stage, tmp_path / "resumed", input_dir=inputs, resume_from=newest, **intervals
     )
     assert resumed == straight
     both = lines(tmp_path / "begun") + lines(tmp_path / "resumed")
@@ -228,14 +170,13 @@ def test_resumed_homeostasis_equals_uninterrupted_bit_for_bit(
 
 def test_every_loss_with_a_weight_is_logged_and_one_without_is_left_out(stages, inputs, tmp_path):
     changed = {"loss_weights.cv": 0.0, "loss_weights.membrane_variance": 0.0}
-    run(stages, "homeostatic_plasticity", tmp_path / "out", input_dir=inputs, n_chunks=2, **changed)
+    stages.run("homeostatic_plasticity", tmp_path / "out", input_dir=inputs, n_chunks=2, **changed)
     logged = {name for name in lines(tmp_path / "out")[0] if name.startswith("loss/")}
     assert logged == {"loss/firing_rate", "loss/silent", "loss/weight_ratio", "loss/total"}
 
 
 def test_homeostasis_brings_rates_nearer_to_their_targets(stages, inputs, tmp_path):
-    summary = run(
-        stages,
+    summary = stages.run(
         "homeostatic_plasticity",
         tmp_path / "out",
         input_dir=inputs,
@@ -256,17 +197,17 @@ def test_homeostasis_brings_rates_nearer_to_their_targets(stages, inputs, tmp_pa
 
 def test_missing_stage_is_refused_with_the_command_that_runs_it(stages, inputs, tmp_path):
     with pytest.raises(FileNotFoundError, match="generate_connectome.toml"):
-        run(stages, "homeostatic_plasticity", tmp_path / "a")
+        stages.run("homeostatic_plasticity", tmp_path / "a")
     with pytest.raises(FileNotFoundError, match="homeostatic_plasticity.toml"):
-        run(stages, "generate_teacher", tmp_path / "b", input_dir=tmp_path)
+        stages.run("generate_teacher", tmp_path / "b", input_dir=tmp_path)
     shutil.copytree(inputs / "generate_connectome", tmp_path / "in" / "generate_connectome")
     (tmp_path / "in" / "generate_connectome" / "physiology.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks physiology\.json"):
-        run(stages, "homeostatic_plasticity", tmp_path / "c", input_dir=tmp_path / "in")
+        stages.run("homeostatic_plasticity", tmp_path / "c", input_dir=tmp_path / "in")
 
 
 def test_teachers_spikes_are_those_of_the_network_that_it_hands_on(stages, inputs, tmp_path):
-    summary = run(stages, "generate_teacher", tmp_path / "out", input_dir=inputs)
+    summary = stages.run("generate_teacher", tmp_path / "out", input_dir=inputs)
     folder = tmp_path / "out"
     figures = {"raster.png", "statistics.png", "potentials.png"}
     handed_on = HANDED_ON | {"spike_data.npz"}
@@ -290,7 +231,7 @@ def test_teachers_spikes_are_those_of_the_network_that_it_hands_on(stages, input
 
 
 def test_clamped_network_repeats_the_recording_that_drives_it(stages, inputs, tmp_path):
-    run(stages, "generate_teacher", tmp_path / "out", input_dir=inputs, backend="sequence")
+    stages.run("generate_teacher", tmp_path / "out", input_dir=inputs, backend="sequence")
     data = load_spike_data(tmp_path / "out" / "spike_data.npz")
     network = assembly_network(
         load_structure(tmp_path / "out" / "network_structure.npz"),
@@ -306,7 +247,7 @@ def test_clamped_network_repeats_the_recording_that_drives_it(stages, inputs, tm
 
 
 def test_mixtures_of_odors_are_kept_beside_the_spikes(stages, inputs, tmp_path):
-    run(stages, "generate_teacher", tmp_path / "out", input_dir=inputs)
+    stages.run("generate_teacher", tmp_path / "out", input_dir=inputs)
     odors = load_spike_data(tmp_path / "out" / "spike_data.npz").odors
     assert odors.mixture_step.tolist() == [0, 100, 200]
     np.testing.assert_allclose(odors.mixture.sum(axis=2), 1, rtol=1e-5)
@@ -339,11 +280,11 @@ CURRENT = {
 def test_current_based_cells_go_through_all_stages(stages, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
-    run(stages, "generate_connectome", folder / "generate_connectome", **CURRENT)
+    stages.run("generate_connectome", folder / "generate_connectome", **CURRENT)
     tuned = folder / "homeostatic_plasticity"
-    summary = run(stages, "homeostatic_plasticity", tuned, input_dir=folder, n_chunks=3)
+    summary = stages.run("homeostatic_plasticity", tuned, input_dir=folder, n_chunks=3)
     assert summary["initial_rate_E_hz"] > 0
-    summary = run(stages, "generate_teacher", tmp_path / "teacher", input_dir=folder)
+    summary = stages.run("generate_teacher", tmp_path / "teacher", input_dir=folder)
     assert summary["output_spikes"] > 0
     assert load_physiology(tmp_path / "teacher" / "physiology.json").model == "current"
 

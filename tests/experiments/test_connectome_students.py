@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import shutil
-import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import CHECKOUT, Project
+from small_stages import FOLDER, SMALL_CONNECTOME, Stages, contents, imported, lines
 
 from engram import record
 from neuro.connectome.network_structure import load_structure
 from neuro.spiking.spike_data import load_spike_data
 
-FOLDER = CHECKOUT / "experiments" / "connectome_snns"
 STAGES = ("generate_connectome", "generate_teacher", "train_student", "infer_hidden_units")
 STUDENTS = STAGES[2:]
 # 60 cells, 30 inputs, and as little time as shows what is to be shown; nothing to compile.
 SMALL = {
-    "generate_connectome": {
-        "connectome.cells.n_cells": 60,
-        "connectome.recurrent.n_assemblies": 2,
-        "connectome.inputs.n_cells": 30,
-        "connectome.feedforward.probability": 0.3,
-    },
+    "generate_connectome": SMALL_CONNECTOME,
     "generate_teacher": {
         "threads": 1,
         "backend": "sequence",
@@ -64,74 +58,23 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def stages():
-    """The scripts as modules; what they change in PyTorch and in sys is put back at the end."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    known = set(sys.modules)
-    sys.path.insert(0, str(FOLDER))
-    yield {name: importlib.import_module(name) for name in STAGES}
-    sys.path.remove(str(FOLDER))
-    for name in set(sys.modules) - known:
-        if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(FOLDER):
-            del sys.modules[name]
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+def stages() -> Iterator[Stages]:
+    with imported(STAGES, SMALL) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
 def inputs(stages, tmp_path_factory) -> Path:
     """A folder of inputs that holds a teacher; weights are not tuned, so that it fires a lot."""
     folder = tmp_path_factory.mktemp("inputs")
-    run(stages, "generate_connectome", folder / "generate_connectome")
-    run(stages, "generate_teacher", folder / "generate_teacher", input_dir=folder)
+    stages.run("generate_connectome", folder / "generate_connectome")
+    stages.run("generate_teacher", folder / "generate_teacher", input_dir=folder)
     return folder
 
 
 @pytest.fixture(autouse=True)
 def no_seed_from_outside(monkeypatch):
     monkeypatch.delenv("ENGRAM_SEED", raising=False)
-
-
-def write_parameters(stage: str, path: Path, **changed) -> Path:
-    """Write the small parameters of a stage with some values changed, by dotted key."""
-    values = tomllib.loads((FOLDER / "parameters" / "small" / f"{stage}.toml").read_text())
-    for key, value in (SMALL[stage] | changed).items():
-        *tables, name = key.split(".")
-        table = values
-        for one in tables:
-            table = table[one]
-        assert name in table, key
-        table[name] = value
-    path.write_text(as_toml(values))
-    return path
-
-
-def as_toml(values: dict, prefix: str = "") -> str:
-    tables = {key: value for key, value in values.items() if isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(values[key])}" for key in values if key not in tables]
-    text = "\n".join([f"[{prefix}]", *lines, ""] if prefix else [*lines, ""])
-    for key, table in tables.items():
-        text += as_toml(table, f"{prefix}.{key}" if prefix else key)
-    return text
-
-
-def run(stages, stage: str, folder: Path, *, input_dir=None, resume_from=None, **changed) -> dict:
-    folder.mkdir()
-    parameters = write_parameters(stage, folder.with_suffix(".toml"), **changed)
-    return stages[stage].main(input_dir, folder, parameters, resume_from=resume_from)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder but metrics, whose lines a resumed run continues."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith("metrics")
-    }
-
-
-def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def assert_resumed_equals_straight(straight: Path, begun: Path, resumed: Path) -> None:
@@ -152,7 +95,7 @@ def tables(path: Path) -> dict[str, np.ndarray]:
 def test_student_writes_what_it_knew_what_was_to_be_found_and_what_it_found(
     stages, inputs, tmp_path
 ):
-    summary = run(stages, "train_student", tmp_path / "out", input_dir=inputs)
+    summary = stages.run("train_student", tmp_path / "out", input_dir=inputs)
     folder = tmp_path / "out"
     assert {path.name for path in folder.iterdir()} == {
         *("student_structure.npz", "target_scaling_factors.npz", "scaling_factors.npz"),
@@ -182,8 +125,7 @@ def test_student_writes_what_it_knew_what_was_to_be_found_and_what_it_found(
 
 
 def test_clamped_student_comes_nearer_to_the_factors_and_to_the_spikes(stages, inputs, tmp_path):
-    summary = run(
-        stages,
+    summary = stages.run(
         "train_student",
         tmp_path / "out",
         input_dir=inputs,
@@ -196,7 +138,7 @@ def test_clamped_student_comes_nearer_to_the_factors_and_to_the_spikes(stages, i
 
 
 def test_recurrent_student_comes_nearer_to_the_teachers_spikes(stages, inputs, tmp_path):
-    summary = run(stages, "train_student", tmp_path / "out", input_dir=inputs, student="recurrent")
+    summary = stages.run("train_student", tmp_path / "out", input_dir=inputs, student="recurrent")
     assert summary["validation_loss"] < summary["start_validation_loss"]
     assert all(np.isfinite(row["train/gradient_norm"]) for row in lines(tmp_path / "out"))
 
@@ -206,8 +148,7 @@ def test_recurrent_student_comes_nearer_to_the_teachers_spikes(stages, inputs, t
 def test_every_factor_moves_in_the_first_update(stages, inputs, tmp_path, student, hidden):
     # Adam moves what has a gradient, however small, by its step size at first.
     table = "between" if student == "feedforward" and hidden else student
-    run(
-        stages,
+    stages.run(
         "train_student",
         tmp_path / "out",
         input_dir=inputs,
@@ -261,25 +202,25 @@ def test_resumed_student_equals_uninterrupted_bit_for_bit(
         f"training.{table}.chunks_per_update": chunks_per_update,
         "task.hidden_fraction": hidden,
     }
-    straight = run(stages, "train_student", tmp_path / "straight", **changed)
+    straight = stages.run("train_student", tmp_path / "straight", **changed)
     with monkeypatch.context() as patched:
         stop_at(patched, stages["train_student"], "learn_chunk", call=6)
         with pytest.raises(StoppedError):
-            run(stages, "train_student", tmp_path / "begun", **changed)
+            stages.run("train_student", tmp_path / "begun", **changed)
     newest = max((tmp_path / "begun" / "checkpoints").glob("step-*"))
     # Whatever the random streams are when a run resumes must not matter.
     torch.manual_seed(999)
-    resumed = run(stages, "train_student", tmp_path / "resumed", resume_from=newest, **changed)
+    resumed = stages.run("train_student", tmp_path / "resumed", resume_from=newest, **changed)
     assert resumed == straight
     assert_resumed_equals_straight(tmp_path / "straight", tmp_path / "begun", tmp_path / "resumed")
 
 
 def test_noise_and_hidden_cells_leave_the_factors_to_be_found_as_they_are(stages, inputs, tmp_path):
     short = {"input_dir": inputs, "training.feedforward.passes": 1}
-    run(stages, "train_student", tmp_path / "plain", **short)
+    stages.run("train_student", tmp_path / "plain", **short)
     changed = {"task.noise_fraction": 0.3, "task.hidden_fraction": 0.2}
-    run(stages, "train_student", tmp_path / "hard", **short, **changed)
-    run(stages, "train_student", tmp_path / "other", seed=45, **short)
+    stages.run("train_student", tmp_path / "hard", **short, **changed)
+    stages.run("train_student", tmp_path / "other", seed=45, **short)
     plain, hard, other = (contents(tmp_path / name) for name in ("plain", "hard", "other"))
     assert plain["target_scaling_factors.npz"] == hard["target_scaling_factors.npz"]
     assert plain["target_scaling_factors.npz"] != other["target_scaling_factors.npz"]
@@ -311,13 +252,13 @@ def test_nothing_is_learned_from_the_validation_trials(stages, inputs, tmp_path)
 )
 def test_impossible_parameters_are_refused(stages, inputs, tmp_path, stage, changed, message):
     with pytest.raises(ValueError, match=message):
-        run(stages, stage, tmp_path / "out", input_dir=inputs, **changed)
+        stages.run(stage, tmp_path / "out", input_dir=inputs, **changed)
 
 
 @pytest.mark.parametrize("stage", STUDENTS)
 def test_missing_teacher_is_refused_with_the_command_that_makes_one(stages, tmp_path, stage):
     with pytest.raises(FileNotFoundError, match="generate_teacher.toml"):
-        run(stages, stage, tmp_path / "out", input_dir=tmp_path)
+        stages.run(stage, tmp_path / "out", input_dir=tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +266,7 @@ def inferred(stages, inputs, tmp_path_factory):
     """A run of expectation-maximization that others are compared with, and its summary."""
     folder = tmp_path_factory.mktemp("inferred") / "out"
     changed = {"m_step.passes": 3, "iterations": 4}
-    return folder, run(stages, "infer_hidden_units", folder, input_dir=inputs, **changed)
+    return folder, stages.run("infer_hidden_units", folder, input_dir=inputs, **changed)
 
 
 def test_hidden_spikes_come_nearer_to_the_true_ones_and_not_to_those_of_others(inferred):
@@ -367,7 +308,7 @@ def test_hidden_spikes_are_written_as_events_of_hidden_cells(inferred, inputs):
 
 def test_m_step_takes_the_spikes_that_its_control_asks_for(stages, inputs, tmp_path):
     module = stages["infer_hidden_units"]
-    path = write_parameters("infer_hidden_units", tmp_path / "p.toml")
+    path = stages.write_parameters("infer_hidden_units", tmp_path / "p.toml")
     parameters = module.make_parameters(module.read_parameters(path))
     problem = module.make_problem(inputs, parameters)
     true, hidden = problem.data.output, torch.from_numpy(problem.hidden)
@@ -394,7 +335,7 @@ def test_m_step_takes_the_spikes_that_its_control_asks_for(stages, inputs, tmp_p
 
 def test_mixed_up_cells_are_other_cells_of_the_same_group(stages, inputs, tmp_path):
     module = stages["infer_hidden_units"]
-    path = write_parameters("infer_hidden_units", tmp_path / "p.toml")
+    path = stages.write_parameters("infer_hidden_units", tmp_path / "p.toml")
     problem = module.make_problem(inputs, module.make_parameters(module.read_parameters(path)))
     groups = problem.task.groups.cells.ids.numpy()
     assert sorted(problem.partner) == problem.hidden.tolist()
@@ -404,14 +345,14 @@ def test_mixed_up_cells_are_other_cells_of_the_same_group(stages, inputs, tmp_pa
 
 def test_resumed_inference_equals_uninterrupted_bit_for_bit(stages, inputs, tmp_path, monkeypatch):
     changed = {"input_dir": inputs, "m_step.chunks_per_update": 2}
-    straight = run(stages, "infer_hidden_units", tmp_path / "straight", **changed)
+    straight = stages.run("infer_hidden_units", tmp_path / "straight", **changed)
     with monkeypatch.context() as patched:
         stop_at(patched, stages["infer_hidden_units"], "m_step", call=2)
         with pytest.raises(StoppedError):
-            run(stages, "infer_hidden_units", tmp_path / "begun", **changed)
+            stages.run("infer_hidden_units", tmp_path / "begun", **changed)
     newest = max((tmp_path / "begun" / "checkpoints").glob("step-*"))
     torch.manual_seed(999)
-    resumed = run(stages, "infer_hidden_units", tmp_path / "resumed", resume_from=newest, **changed)
+    resumed = stages.run("infer_hidden_units", tmp_path / "resumed", resume_from=newest, **changed)
     assert resumed == straight
     assert_resumed_equals_straight(tmp_path / "straight", tmp_path / "begun", tmp_path / "resumed")
 

@@ -26,7 +26,7 @@ from neuro.spiking.event_call import (
 )
 from neuro.spiking.gradients import Gradients
 from neuro.spiking.neurons.neuron import Values
-from neuro.spiking.problem import Problem, Run
+from neuro.spiking.problem import Problem, Run, rebuilt
 
 # Gradients of x gathered before they go to the weights: as many as stay in a cache.
 CHUNK_BYTES = 1 << 20
@@ -62,9 +62,9 @@ def run(problem: Problem) -> Run:
     detached = problem.detached()
     if torch.is_grad_enabled() and any(detached.wanted):
         spikes, potential, *state = _Event.apply(detached, *problem.tensors())
-        return Run(spikes, potential, _state(problem, state))
+        return Run(spikes, potential, rebuilt(problem.start, state))
     spikes, kept, _, last = _forward(Caller(detached), keep=False)
-    return Run(spikes, kept.states[0], _state(problem, last))
+    return Run(spikes, kept.states[0], rebuilt(problem.start, last))
 
 
 class _Event(torch.autograd.Function):
@@ -198,7 +198,7 @@ class _Backward:
             fields["kept_grad_state"] = pointers(trace)
         caller.backward(span, self._spikes, kept, (self._weights, self._sources), **fields)
         if excess is not None:
-            after = _state(self._problem, [*trace[: len(start) - 1], None])
+            after = rebuilt(self._problem.start, [*trace[: len(start) - 1], None])
             self._constants.add_constants(self._before(start, span, kept), after, excess)
 
     def _before(
@@ -213,7 +213,7 @@ class _Backward:
         spikes = self._spikes.detach()[max(span[0] - 1, 0) : span[1] - 1]
         if span[0] == 0:
             spikes = torch.cat([self._problem.history[-1:], spikes])
-        return _state(self._problem, before), spikes, kept.x
+        return rebuilt(self._problem.start, before), spikes, kept.x
 
     def in_order(self) -> list[torch.Tensor | None]:
         """Return the gradients in the order of `Problem.tensors`."""
@@ -224,12 +224,6 @@ class _Backward:
 def _room(like: torch.Tensor | None) -> torch.Tensor | None:
     """Return memory for a gradient, all of which will be written."""
     return None if like is None else torch.empty_like(like, memory_format=torch.contiguous_format)
-
-
-def _state(problem: Problem, variables: State) -> Values:
-    """Return variables as the neuron's own NamedTuple."""
-    kind: Any = type(problem.start)
-    return kind(*variables)
 
 
 def _copy(state: Any) -> State:  # noqa: ANN401

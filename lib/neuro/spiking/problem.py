@@ -86,23 +86,13 @@ class Problem(NamedTuple):
         Raises:
             ValueError: see `simulate`.
         """
-        if not dt_ms > 0:
-            msg = f"dt_ms = {dt_ms!r} is not a positive number of milliseconds"
-            raise ValueError(msg)
+        _check_times(dt_ms, segment_steps)
         recurrent = tuple(one for one in synapses if one.source is None)
         outside = tuple(one for one in synapses if one.source is not None)
         n_steps, n_trials = _size(outside, drive, size)
         for one in synapses:
             _check_synapses(one, n_units, neuron.n_channels)
-        if segment_steps is not None and segment_steps < 1:
-            msg = f"segment_steps = {segment_steps!r} must be at least 1"
-            raise ValueError(msg)
-        if drive is not None and drive.shape[2] != neuron.n_channels * n_units:
-            msg = (
-                f"drive has shape {tuple(drive.shape)}; its last axis must hold "
-                f"{neuron.n_channels} x {n_units} values, one for each channel and unit"
-            )
-            raise ValueError(msg)
+        _check_drive(drive, n_units, neuron.n_channels)
         like = _like(synapses, drive)
         constants = neuron.constants(dt_ms=dt_ms, n_units=n_units, like=like)
         depth = max([1, *(one.delay for one in recurrent)])
@@ -265,6 +255,24 @@ def _check_synapses(one: Synapses, n_units: int, n_channels: int) -> None:
     if one.delay < least:
         where = "within a population" if least else "from outside"
         msg = f"delay = {one.delay!r} steps is below {least}, the least {where}"
+        raise ValueError(msg)
+
+
+def _check_times(dt_ms: float, segment_steps: int | None) -> None:
+    if not dt_ms > 0:
+        msg = f"dt_ms = {dt_ms!r} is not a positive number of milliseconds"
+        raise ValueError(msg)
+    if segment_steps is not None and segment_steps < 1:
+        msg = f"segment_steps = {segment_steps!r} must be at least 1"
+        raise ValueError(msg)
+
+
+def _check_drive(drive: torch.Tensor | None, n_units: int, n_channels: int) -> None:
+    if drive is not None and drive.shape[2] != n_channels * n_units:
+        msg = (
+            f"drive has shape {tuple(drive.shape)}; its last axis must hold {n_channels} x "
+            f"{n_units} values, one for each channel and unit"
+        )
         raise ValueError(msg)
 
 

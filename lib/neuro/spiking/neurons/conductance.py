@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from neuro.spiking.neurons.channels import check_channels, heard, heard_vjp
 from neuro.spiking.neurons.neuron import (
     Adjoint,
     Values,
@@ -139,18 +140,12 @@ class ConductanceLIF:
         check_positive(self.tau_mem_ms, "tau_mem_ms")
         check_refractory(self.refractory_ms)
         check_positive(self.g_leak_ns, "g_leak_ns")
-        channels = {synapse.channel for synapse in self.synapses}
-        if channels != set(range(len(channels))) or not channels:
-            msg = (
-                f"the synapses listen to the channels {sorted(channels)!r}; number them from 0 "
-                "without gaps"
-            )
-            raise ValueError(msg)
+        check_channels(self.channels)
 
     @property
     def n_channels(self) -> int:
         """Blocks of input C that the synapses tell apart."""
-        return 1 + max(synapse.channel for synapse in self.synapses)
+        return 1 + max(self.channels)
 
     @property
     def channels(self) -> list[int]:
@@ -195,18 +190,15 @@ class ConductanceLIF:
     ) -> ConductanceState:
         """Take one step: see the class."""
         state, c = ConductanceState(*state), ConductanceConstants(*constants)
-        v, n_units = state.potential, state.potential.shape[-1]
+        n_units = state.potential.shape[-1]
         rise, decay = self._kinds(state.rise, n_units), self._kinds(state.decay, n_units)
-        conductance = rise + decay
-        # sum_k g_k (V - E_k), without a tensor of S blocks for V - E_k
-        current = conductance.sum(-2) * v - (conductance * c.e_rev).sum(-2)
-        free = v + c.leak * (c.e_leak - v) - c.dt_per_c * current
+        free = _without_reset(state.potential, rise + decay, c)
         s = spikes.detach() if self.detach_reset else spikes
         potential = torch.lerp(free, c.reset, s)
         count = count_down(state.refractory, spikes, c.refractory)
         if count is not None:
             potential = torch.where(count > 1, c.reset, potential)
-        jump = c.jump * x.unflatten(-1, (self.n_channels, n_units))[..., self.channels, :]
+        jump = c.jump * heard(x, self.channels, n_units)
         return ConductanceState(
             potential,
             (c.rise * rise - jump).flatten(-2),
@@ -218,6 +210,7 @@ class ConductanceLIF:
         self, state: Values, spikes: torch.Tensor, x: torch.Tensor, constants: Values, grad: Values
     ) -> Adjoint:
         """Multiply the gradient of the state after a step with the Jacobian of `integrate`."""
+        del x
         state, c = ConductanceState(*state), ConductanceConstants(*constants)
         g = ConductanceState(*grad)
         v, n_units = state.potential, state.potential.shape[-1]
@@ -225,19 +218,12 @@ class ConductanceLIF:
         count = count_down(state.refractory, spikes, c.refractory)
         held = g.potential if count is None else g.potential.masked_fill(count > 1, 0)
         free = held * (1 - spikes)
-        total = conductance.sum(-2)
-        grad_v = free * (1 - c.leak - c.dt_per_c * total)
+        grad_v = free * (1 - c.leak - c.dt_per_c * conductance.sum(-2))
         grad_g = (free * -c.dt_per_c)[..., None, :] * (v[..., None, :] - c.e_rev)
         rise, decay = self._kinds(g.rise, n_units), self._kinds(g.decay, n_units)
-        grad_jump = c.jump * (decay - rise)
-        grad_x = torch.zeros_like(x).unflatten(-1, (self.n_channels, n_units))
-        channels = torch.tensor(self.channels, device=x.device)
-        grad_x.index_add_(grad_x.dim() - 2, channels, grad_jump)
         through_reset = None
         if not self.detach_reset:
-            current = total * v - (conductance * c.e_rev).sum(-2)
-            moved = v + c.leak * (c.e_leak - v) - c.dt_per_c * current
-            through_reset = held * (c.reset - moved)
+            through_reset = held * (c.reset - _without_reset(v, conductance, c))
         return Adjoint(
             state=ConductanceState(
                 grad_v,
@@ -245,7 +231,7 @@ class ConductanceLIF:
                 (c.decay * decay + grad_g).flatten(-2),
                 None,
             ),
-            x=grad_x.flatten(-2),
+            x=heard_vjp(c.jump * (decay - rise), self.channels),
             spikes=through_reset,
         )
 
@@ -263,3 +249,12 @@ class ConductanceLIF:
         del constants
         g = ConductanceState(*grad)
         return g._replace(potential=g.potential + excess)
+
+
+def _without_reset(
+    v: torch.Tensor, conductance: torch.Tensor, c: ConductanceConstants
+) -> torch.Tensor:
+    """Return the potential after a step, (..., N), if there was no spike; g has (..., S, N)."""
+    # sum_k g_k (V - E_k), without a tensor of S blocks for V - E_k
+    current = conductance.sum(-2) * v - (conductance * c.e_rev).sum(-2)
+    return v + c.leak * (c.e_leak - v) - c.dt_per_c * current

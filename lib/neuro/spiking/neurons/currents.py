@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from neuro.spiking.neurons.channels import check_channels, heard, heard_vjp
 from neuro.spiking.neurons.neuron import (
     Adjoint,
     Values,
@@ -105,13 +106,7 @@ class CurrentLIF:
         """
         check_positive(self.tau_mem_ms, "tau_mem_ms")
         check_refractory(self.refractory_ms)
-        channels = set(self.channels)
-        if channels != set(range(len(channels))) or not channels:
-            msg = (
-                f"the synapses listen to the channels {sorted(channels)!r}; number them from 0 "
-                "without gaps"
-            )
-            raise ValueError(msg)
+        check_channels(self.channels)
 
     @property
     def n_channels(self) -> int:
@@ -149,10 +144,7 @@ class CurrentLIF:
     ) -> CurrentsState:
         """Take one step: see the class."""
         state, c = CurrentsState(*state), CurrentsConstants(*constants)
-        n_units = state.potential.shape[-1]
-        arriving = x.unflatten(-1, (self.n_channels, n_units))[..., self.channels, :]
-        current = c.decay * self._kinds(state.current, n_units) + arriving
-        free = c.membrane * state.potential + (c.sign * current).sum(-2)
+        current, free = self._without_reset(state, x, c)
         s = spikes.detach() if self.detach_reset else spikes
         potential = free - s * free
         count = count_down(state.refractory, spikes, c.refractory)
@@ -170,20 +162,20 @@ class CurrentLIF:
         held = g.potential if count is None else g.potential.masked_fill(count > 1, 0)
         free = held * (1 - spikes)
         grad_current = self._kinds(g.current, n_units) + c.sign * free[..., None, :]
-        grad_x = torch.zeros_like(x).unflatten(-1, (self.n_channels, n_units))
-        channels = torch.tensor(self.channels, device=x.device)
-        grad_x.index_add_(grad_x.dim() - 2, channels, grad_current)
-        through_reset = None
-        if not self.detach_reset:
-            arriving = x.unflatten(-1, (self.n_channels, n_units))[..., self.channels, :]
-            current = c.decay * self._kinds(state.current, n_units) + arriving
-            moved = c.membrane * state.potential + (c.sign * current).sum(-2)
-            through_reset = -held * moved
         return Adjoint(
             state=CurrentsState(c.membrane * free, (c.decay * grad_current).flatten(-2), None),
-            x=grad_x.flatten(-2),
-            spikes=through_reset,
+            x=heard_vjp(grad_current, self.channels),
+            spikes=None if self.detach_reset else -held * self._without_reset(state, x, c)[1],
         )
+
+    def _without_reset(
+        self, state: CurrentsState, x: torch.Tensor, c: CurrentsConstants
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return currents of this step, (..., S, N), and the potential if there was no spike."""
+        n_units = state.potential.shape[-1]
+        arriving = heard(x, self.channels, n_units)
+        current = c.decay * self._kinds(state.current, n_units) + arriving
+        return current, c.membrane * state.potential + (c.sign * current).sum(-2)
 
     def _kinds(self, flat: torch.Tensor, n_units: int) -> torch.Tensor:
         return flat.unflatten(-1, (len(self.synapses), n_units))
