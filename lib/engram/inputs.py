@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engram.errors import InputError
+from engram.files import read_json
 from engram.input_walk import Bounds, refuse, walk
-from engram.manifest import Entry, Found, hash_many, in_order, printable, tree_hash
+from engram.manifest import (
+    Entry,
+    Found,
+    hash_many,
+    in_order,
+    printable,
+    read_entries,
+    tree_hash,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -217,6 +226,8 @@ def resolve(
         hashed=hashed,
     )
     require_content(item, found, recorded)
+    if item.run is not None and recorded is None:
+        require_as_left(item.run, found, item.where)
     return found
 
 
@@ -251,6 +262,24 @@ def require_content(item: Declared, found: ResolvedInput, recorded: RecordedInpu
         what = f"has sha256 {found.sha256}, not the recorded {before}: restore it, or use"
         refuse(item.where, str(item.path), what + " --allow-changed-inputs")
     found.differs_from = before
+
+
+def require_as_left(run: RunPaths, found: ResolvedInput, where: str) -> None:
+    """Refuse outputs of an earlier run that are not what it left: the edge would not be true.
+
+    Files that were added since are inputs like any other. A run that was killed recorded nothing.
+    """
+    if not run.outputs_manifest.is_file():
+        return
+    now = {entry.path: entry.sha256 for entry in found.entries}
+    for entry in read_entries(read_json(run.outputs_manifest)):
+        if entry.link is None and entry.sha256 and now.get(entry.path) != entry.sha256:
+            state = "altered" if entry.path in now else "missing"
+            what = (
+                f"is of run {run.run_id!r}, but {state} since that ended: restore it, repeat that "
+                "run with --rerun and name the new one, or give the folder as a `path` instead"
+            )
+            refuse(where, str(run.outputs / entry.path), what)
 
 
 def manifest(inputs: Sequence[ResolvedInput]) -> list[dict[str, Any]]:

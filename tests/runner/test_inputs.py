@@ -433,6 +433,30 @@ def test_the_latest_run_is_refused_where_it_did_not_complete_unless_it_is_named(
     assert found.run == earlier.run_id
 
 
+@pytest.mark.parametrize("damage", ["altered", "missing"])
+def test_outputs_that_are_not_what_their_run_left_are_refused(project, damage):
+    project.commit()
+    assert project.run("experiment.toml").returncode == 0
+    earlier = project.latest()
+    project.write(
+        "next.toml",
+        f'script = "work.py"\nparameters_file = "parameters.toml"\n'
+        f'[[data.inputs]]\nrun = "{earlier.run_id}"\n',
+    )
+    project.commit()
+    # What was added since is an input like any other.
+    (earlier.outputs / "note.txt").write_text("seen")
+    assert project.run("next.toml").returncode == 0
+    result = earlier.outputs / "result.txt"
+    result.unlink()
+    if damage == "altered":
+        result.write_text("another result\n")
+    refused = project.run("next.toml")
+    assert refused.returncode == 2
+    assert str(result) in refused.stderr
+    assert f"{damage} since that ended" in refused.stderr
+
+
 def test_an_unknown_run_is_refused(runs: Path):
     with pytest.raises(RunNotFoundError, match="no run 'latest:x'"):
         check(runs, InputSpec(run="latest:x"))
