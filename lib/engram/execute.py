@@ -148,7 +148,10 @@ def end_unfinished(run: Run, error: BaseException) -> None:
     folder.release_reserve(run.paths)
     # A store that cannot be written is the likely reason; the next command will find the run dead.
     with contextlib.suppress(errors.StoreError, OSError):
-        run.record = record.change(run.paths, state=state, exit=exit_, **known)
+        try:
+            run.record = record.change(run.paths, state=state, exit=exit_, **known)
+        except ValueError:  # interrupted when its last record was written: that one holds
+            run.record = record.load(run.paths)
         publish(run)
 
 

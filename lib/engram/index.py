@@ -420,7 +420,8 @@ class Index:
     def _trim_journal(self, length: int) -> None:
         """Take off the lines that were worked through."""
         if length:
-            with locked(self.root.pending) as descriptor:
+            with locked(self.root.pending) as file:
+                descriptor = file.fileno()
                 rest = os.pread(descriptor, os.fstat(descriptor).st_size, length)
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, rest)

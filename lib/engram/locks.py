@@ -2,45 +2,47 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
+from io import FileIO
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = ["append_whole", "cut_torn_line", "locked"]
 
 
-@contextlib.contextmanager
-def locked(path: Path, *, create: bool = False) -> Iterator[int]:
-    """Hold the one lock on `path` and yield an open descriptor of it.
+def locked(path: Path, *, create: bool = False) -> FileIO:
+    """Take the one lock on a file, for a with-block.
 
     Whoever waited may have got the lock of a file that was replaced meanwhile, and tries again.
+
+    What is returned is an open file and no context manager in Python: a signal whose handler raises
+    would now and then come between two lines of one, and the lock would outlive the with-block. A
+    runner that then brings its record to an end waits for its own lock, for ever.
 
     Args:
         path: the file; it may be replaced by rename while locked.
         create: whether to make it, and its folder, when it is missing.
 
-    Yields:
-        A descriptor, open for reading and appending.
+    Returns:
+        The file, open for reading and appending; its end gives the lock back.
 
     Raises:
         OSError: the file is missing or cannot be opened for writing.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
     while True:
-        descriptor = _open(path, flags)
+        file = FileIO(path, "r+", opener=lambda name, mode: _open(path, flags))
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if not _is_at(descriptor, path):
-                continue
-            yield descriptor
-            return
-        finally:
-            os.close(descriptor)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_at(file.fileno(), path):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 def append_whole(path: Path, data: bytes) -> None:
@@ -56,7 +58,8 @@ def append_whole(path: Path, data: bytes) -> None:
     Raises:
         OSError: the file cannot be written, or the disk is full.
     """
-    with locked(path, create=True) as descriptor:
+    with locked(path, create=True) as file:
+        descriptor = file.fileno()
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             data = b"\n" + data

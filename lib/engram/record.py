@@ -19,6 +19,7 @@ from engram.paths import RootPaths, RunPaths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from io import FileIO
 
 __all__ = [
     "ENDED",
@@ -373,17 +374,14 @@ def _number(value: Any) -> Any:  # noqa: ANN401
     return NON_FINITE.get(value, value) if isinstance(value, str) else value
 
 
-@contextlib.contextmanager
-def _record_locked(paths: RunPaths) -> Iterator[None]:
-    """Hold the lock on the record while it is read, changed and replaced."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(paths.metadata))
-        except FileNotFoundError as error:
-            raise RunNotFoundError(_missing(paths)) from error
-        except OSError as error:
-            raise store_error(paths.metadata, error) from error
-        yield
+def _record_locked(paths: RunPaths) -> FileIO:
+    """Take the lock under which a record is read, changed and replaced; see `locked`."""
+    try:
+        return locked(paths.metadata)
+    except FileNotFoundError as error:
+        raise RunNotFoundError(_missing(paths)) from error
+    except OSError as error:
+        raise store_error(paths.metadata, error) from error
 
 
 def _tell_index(paths: RunPaths) -> None:

@@ -147,7 +147,7 @@ def provide(
         tell(f"making the recorded environment in {folder}, or waiting for another that does")
         with locked(folder.with_name(f"{folder.name}.lock"), create=True) as lock:
             if not is_ready(folder):
-                set_up(folder, recorded, snapshot, root, lock)
+                set_up(folder, recorded, snapshot, root, lock.fileno())
     library = link_engram(folder)
     return look_into(folder, library, [str(cache.folder), str(snapshot), *variables])
 

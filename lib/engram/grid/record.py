@@ -18,7 +18,8 @@ from engram.paths import GridPaths
 from engram.reconcile import REBOOTED, SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from io import FileIO
 
     from engram.grid.attempts import Attempt
 
@@ -319,14 +320,11 @@ def _write(paths: GridPaths, record: dict[str, Any], *, sync: bool) -> dict[str,
     return record
 
 
-@contextlib.contextmanager
-def _record_locked(paths: GridPaths) -> Iterator[None]:
-    """Hold the lock on the record while it is read, changed and replaced."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(paths.record))
-        except FileNotFoundError as error:
-            raise RunNotFoundError(_missing(paths)) from error
-        except OSError as error:
-            raise runs.store_error(paths.record, error) from error
-        yield
+def _record_locked(paths: GridPaths) -> FileIO:
+    """Take the lock under which a record is read, changed and replaced; see `locked`."""
+    try:
+        return locked(paths.record)
+    except FileNotFoundError as error:
+        raise RunNotFoundError(_missing(paths)) from error
+    except OSError as error:
+        raise runs.store_error(paths.record, error) from error
