@@ -78,7 +78,7 @@ class Project:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=120,
+            timeout=600,
             check=False,
         )
 

@@ -36,6 +36,9 @@ UNHEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.
 
 NATURAL_END_S = 0.3
 """How long processes left behind may take to end by themselves (multiprocessing's trackers do)."""
+BUSY_END_S = 5.0
+"""How much longer while one of them is at work: on a busy machine it waits for a processor."""
+BUSY_LOOK_S = 0.02
 TERM_GRACE_S = 1.0
 
 
@@ -199,7 +202,7 @@ class _Guardian:
 
     def _clear_strays(self) -> list[str]:
         """End what the children left behind; name what did not end by itself."""
-        if not self._wait_for_none(NATURAL_END_S):
+        if not self._wait_for_none(NATURAL_END_S) or not self._wait_while_busy(BUSY_END_S):
             return []
         left = self._living()
         processes.send((entry.pid for entry in left), signal.SIGTERM)
@@ -217,6 +220,13 @@ class _Guardian:
                 return True
             self._wait(left_s)
         return False
+
+    def _wait_while_busy(self, patience_s: float) -> bool:
+        """Wait while a descendant runs, or would if it were let; say whether some are left."""
+        end = time.monotonic() + patience_s
+        while any(entry.state in "RD" for entry in self._living()) and time.monotonic() < end:
+            self._wait(BUSY_LOOK_S)
+        return self._reap()
 
     def _report(self, message: dict[str, Any]) -> None:
         """Tell the runner; when it is gone the control pipe says so too."""

@@ -184,7 +184,7 @@ class Browser:
             if event["method"] == "Network.requestWillBeSent"
         ]
 
-    def wait(self, script: str, *arguments: object, seconds: float = 10.0) -> None:
+    def wait(self, script: str, *arguments: object, seconds: float = 60.0) -> None:
         """Wait until an expression of the page holds."""
         end = time.monotonic() + seconds
         while not self.run(f"return {script}", *arguments):

@@ -255,7 +255,7 @@ def configurations(base, finished):
     said = json.loads(told.read_text())
     assert said["parent"] == process.pid
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=300)
     wait_for(lambda: not Path(f"/proc/{said['me']}").exists(), 10)
 
 
@@ -272,7 +272,7 @@ def configurations(base, finished):
     process = project.start("--grid", "grid.py", "experiment.toml")
     wait_for(lambda: [p for p in project.root.glob("runs/*/*/log.out") if p.stat().st_size])
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     (folder,) = folders(project)
     assert [item["state"] for item in records(folder)] == ["interrupted"]
@@ -284,7 +284,7 @@ def test_resume_after_a_kill_goes_on_and_repeats_nothing(project: Project) -> No
     process = project.start("--grid", "grid.py", "experiment.toml")
     wait_for(lambda: len(list(project.root.glob("runs/*/*/outputs/result.txt"))) == 2)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=300)
     (folder,) = folders(project)
     wait_for(lambda: project.run("--grid", "--resume", "latest").returncode == 0)
     assert drawn(folder) == halving()

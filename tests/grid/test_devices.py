@@ -262,7 +262,7 @@ def test_nvml_is_found_by_the_loader_and_leaves_nothing_behind(machine):
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     nothing = {"modules": [], "mapped": False, "open": [], "children": ""}
     assert json.loads(done.stdout) == {"found": [A, B], **nothing}

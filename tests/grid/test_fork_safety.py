@@ -18,7 +18,7 @@ def bench(tmp_path):
     made = Both(tmp_path)
     yield made
     made.close()
-    assert until(lambda: not made.living(), 5.0), made.living()
+    assert until(lambda: not made.living(), 50.0), made.living()
 
 
 UNSAFE = {
@@ -51,7 +51,7 @@ def test_what_a_fork_cannot_repeat_makes_runs_cold(bench, tmp_path, monkeypatch,
     assert why.format(helper=helper, outside=outside) in warm.why_not
     with pytest.raises(WarmEndedError, match="PRELOAD"):
         warm.spawn()
-    assert until(lambda: not bench.living(), 5.0), bench.living()
+    assert until(lambda: not bench.living(), 50.0), bench.living()
 
 
 def test_numbers_that_numpy_draws_make_runs_cold(bench):
@@ -156,7 +156,7 @@ def test_a_module_that_cannot_be_imported_is_named(bench, text):
     assert "PRELOAD names 'helper'" in str(caught.value)
     assert all(words in str(caught.value) for words in FAILING[text])
     assert "zygote" not in str(caught.value)
-    assert until(lambda: not bench.living(), 5.0), bench.living()
+    assert until(lambda: not bench.living(), 50.0), bench.living()
 
 
 def test_an_interpreter_that_cannot_start_makes_runs_cold(bench):

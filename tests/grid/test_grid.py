@@ -94,7 +94,7 @@ def test_two_runners_never_share_a_device(project: Project, tmp_path: Path) -> N
         for _ in range(2)
     ]
     for process in both:
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
     seen = sorted(witnessed(witness), key=lambda item: item["began"])
     assert len(seen) == 8
@@ -111,7 +111,7 @@ def test_a_points_logs_are_readable_while_it_runs(project: Project) -> None:
         wait_for(lambda: (log.parent / "log.err").read_text() == "to stderr\n")
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=300)
 
 
 def test_edits_during_a_grid_change_nothing(project: Project) -> None:
@@ -121,7 +121,7 @@ def test_edits_during_a_grid_change_nothing(project: Project) -> None:
     project.write("work.py", "def main(**_):\n    raise SystemExit('edited')\n")
     project.write("parameters.toml", "value = 'edited'\n")
     project.write("grid.py", "")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     (folder,) = folders(project)
     made = records(folder)
@@ -241,7 +241,7 @@ def test_a_single_run_waits_for_the_devices_that_it_names(project: Project, tmp_
     project.commit()
     call = ("experiment.toml", "--set", "seconds=0.5")
     both = [project.start(*call, env={"WITNESS": str(witness)}) for _ in range(2)]
-    said = [process.communicate(timeout=60)[1] for process in both]
+    said = [process.communicate(timeout=300)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     first, second = sorted(witnessed(witness), key=lambda item: item["began"])
     assert first["ended"] <= second["began"]

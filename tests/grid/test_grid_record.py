@@ -76,7 +76,7 @@ def dispatch():
 
 def kill(process):
     process.kill()
-    process.communicate(timeout=10)
+    process.communicate(timeout=300)
 
 
 def marks(root):
@@ -435,7 +435,7 @@ def test_a_killed_dispatcher_is_found_by_the_real_command_line(project: Project)
     table = folders(project)[0] / "points.csv"
     wait_for(lambda: table.exists() and table.read_text().count("\n") >= 2)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=300)
     (folder,) = folders(project)
 
     def ended():

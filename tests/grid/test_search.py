@@ -107,7 +107,7 @@ def test_resume_after_a_kill_makes_exactly_the_trials_and_repeats_none(
     threads = list(Path(f"/proc/{process.pid}/task").iterdir())
     assert len(threads) == 1  # it forks
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=300)
     (folder,) = folders(project)
     storage = folder / ".grid/search.journal"
     if journal == "torn":
@@ -137,7 +137,7 @@ def test_points_that_ctrl_c_ended_are_told_when_they_have_been_run_again(project
     process = project.start("--grid", "experiment.toml")
     wait_for(lambda: len(list(project.root.glob("runs/*/*/metrics.jsonl"))) == 2)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     (folder,) = folders(project)
     assert [trial.state.name for trial in study_of(folder).trials] == ["RUNNING"] * 2

@@ -19,7 +19,7 @@ def bench(tmp_path):
     made = Both(tmp_path)
     yield made
     made.close()
-    assert until(lambda: not made.living(), 5.0), made.living()
+    assert until(lambda: not made.living(), 50.0), made.living()
 
 
 def test_an_abandoned_child_ends_silently(bench, capfd):
@@ -82,7 +82,7 @@ def test_kill_9_of_the_dispatcher_leaves_no_process(bench):
     os.kill(runner, signal.SIGKILL)
     os.waitpid(runner, 0)
 
-    assert until(lambda: not bench.living(), 5.0), bench.living()
+    assert until(lambda: not bench.living(), 50.0), bench.living()
 
 
 def test_kill_9_of_the_guardian_ends_its_run_and_no_other(bench):
@@ -92,7 +92,7 @@ def test_kill_9_of_the_guardian_ends_its_run_and_no_other(bench):
     _, status = os.waitpid(runner, 0)
 
     assert status == 0
-    assert until(lambda: not bench.living(), 5.0), bench.living()
+    assert until(lambda: not bench.living(), 50.0), bench.living()
 
 
 def test_a_run_survives_its_zygote_and_is_found_by_its_mark(bench):
@@ -105,7 +105,7 @@ def test_a_run_survives_its_zygote_and_is_found_by_its_mark(bench):
     os.kill(guardian, signal.SIGKILL)
     os.waitpid(runner, 0)
 
-    assert until(lambda: not bench.living(), 5.0), bench.living()
+    assert until(lambda: not bench.living(), 50.0), bench.living()
 
 
 def test_the_zygote_ends_the_strays_of_a_killed_guardian(bench):
@@ -115,7 +115,7 @@ def test_the_zygote_ends_the_strays_of_a_killed_guardian(bench):
     os.kill(runner, signal.SIGSTOP)
     os.kill(guardian, signal.SIGKILL)
 
-    assert until(lambda: len(bench.living()) == 1, 5.0), bench.living()
+    assert until(lambda: len(bench.living()) == 1, 50.0), bench.living()
     assert processes.process(zygote) is not None
     os.kill(runner, signal.SIGKILL)
     os.waitpid(runner, 0)
@@ -125,7 +125,7 @@ def test_the_zygote_ends_with_the_last_sender(bench):
     warm = bench.start()
     os.dup2(os.open(os.devnull, os.O_RDONLY), warm.descriptors[0])
 
-    assert until(lambda: not bench.living(), 5.0), bench.living()
+    assert until(lambda: not bench.living(), 50.0), bench.living()
 
 
 def test_without_its_zygote_the_sender_is_told(bench):
@@ -192,5 +192,5 @@ def test_an_interrupted_start_leaves_nothing(bench, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         bench.start("helper")
 
-    assert until(lambda: not list(tmp.iterdir()), 5.0)
-    assert until(lambda: not bench.living(), 5.0), bench.living()
+    assert until(lambda: not list(tmp.iterdir()), 50.0)
+    assert until(lambda: not bench.living(), 50.0), bench.living()

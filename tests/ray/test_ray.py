@@ -173,7 +173,7 @@ def test_ctrl_c_interrupts_and_a_resume_runs_what_is_left(ray: Project, tmp_path
     process = ray.start(*GRID)
     wait_for(lambda: len(logs(ray)) == 3)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     (folder,) = folders(ray)
     states = {name: item["state"] for name, item in by_point(folder).items()}
@@ -201,8 +201,8 @@ def test_ctrl_c_twice_ends_at_once(ray: Project) -> None:
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
-    process.communicate(timeout=30)
-    assert time.monotonic() - began < 6  # the grace is ten seconds
+    process.communicate(timeout=300)
+    assert time.monotonic() - began < 9  # the grace is ten seconds
     assert process.returncode == 130
     (folder,) = folders(ray)
     assert [item["state"] for item in records(folder)] == ["interrupted"]
@@ -214,7 +214,7 @@ def test_kill_of_the_dispatcher_leaves_nothing_running(ray: Project) -> None:
     process = ray.start(*GRID, env={"TEST_MARK": token})
     wait_for(lambda: len(logs(ray)) == 2)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=300)
     wait_for(lambda: living(token) == [], 20)
     (folder,) = folders(ray)
     assert {item["state"] for item in records(folder)} == {"interrupted"}
@@ -233,7 +233,7 @@ def test_a_point_whose_worker_dies_is_interrupted_and_runs_again(ray: Project) -
     wait_for(lambda: len(logs(ray)) == 2)
     wait_for(lambda: runner not in living(token))
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert "Ray lost its worker" in err
     made = records(folders(ray)[0])
     assert [item["grid"]["attempt"] for item in made] == [1, 2]
@@ -259,7 +259,7 @@ def test_without_its_connection_to_ray_a_grid_ends_with_true_records(ray: Projec
     wait_for(lambda: len(logs(ray)) == 2)
     (driver,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(driver), signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     assert "the connection to Ray is lost" in err
     (folder,) = folders(ray)
@@ -280,7 +280,7 @@ def test_points_that_no_node_can_run_wait_and_stay_pending(ray: Project) -> None
         assert line, said
         said += line
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=300)
     assert process.returncode == 130
     (folder,) = folders(ray)
     assert grid_record(folder)["counts"] == {"pending": 2}
@@ -332,7 +332,7 @@ def test_ctrl_c_ends_a_single_run(ray: Project) -> None:
     process = ray.start("experiment.toml", "--set", "kind='hang'")
     wait_for(lambda: logs(ray))
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert ray.record()["state"] == "interrupted"
 

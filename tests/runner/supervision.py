@@ -18,7 +18,7 @@ from engram.audit_digest import Digest, digest  # noqa: E402
 from engram.paths import RunPaths  # noqa: E402
 from engram.supervise import Outcome, Supervisor  # noqa: E402
 
-DEADLINE_S = 20.0
+DEADLINE_S = 300.0
 MAIN = "def main(input_dir, output_dir, params_file, wandb_config=None, resume_from=None):\n"
 
 

@@ -158,7 +158,7 @@ def test_gc_takes_neither_a_live_run_nor_its_snapshot(project: Project) -> None:
         assert snapshots(project) == packs(project) == hidden_refs(project) == {commit}
     finally:
         started.terminate()
-        started.communicate(timeout=30)
+        started.communicate(timeout=300)
     assert record.load(project.latest())["state"] == "interrupted"
     gc(project, "--keep-last", "0", "--yes")
     assert snapshots(project) == packs(project) == hidden_refs(project) == set()

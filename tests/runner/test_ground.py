@@ -104,7 +104,7 @@ class Ground:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=300,
             start_new_session=True,
         )
 
@@ -270,7 +270,7 @@ def test_starts_at_the_same_time_make_one_environment(ground):
         )
         for number in range(6)
     ]
-    printed = [process.communicate(timeout=30)[0] for process in starts]
+    printed = [process.communicate(timeout=300)[0] for process in starts]
 
     assert printed == [f"started in {ground.folder}: [{number}]\n" for number in range(6)]
     assert len([call for call in ground.calls() if call.startswith("uv sync")]) == 1
@@ -299,7 +299,7 @@ def test_starts_under_an_explicit_bash_and_a_hostile_cdpath(ground, tmp_path, co
         env=ground.environ | {"CDPATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
     )
 
     assert done.stdout.startswith(f"started in {ground.folder}:"), done.stderr
@@ -374,7 +374,7 @@ def test_bare_python_without_site_packages_starts(tmp_path):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
     )
 
     assert done.returncode == 0, done.stderr

@@ -82,7 +82,7 @@ def runner(root):
     yield start
     for process in started:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=300)
 
 
 def test_noting_a_run_does_not_load_sqlite(root):
@@ -93,7 +93,7 @@ def test_noting_a_run_does_not_load_sqlite(root):
         "sys.exit('sqlite3' in sys.modules or '_sqlite3' in sys.modules)\n"
     )
 
-    assert program(code, root.folder).wait(timeout=30) == 0
+    assert program(code, root.folder).wait(timeout=300) == 0
 
 
 def test_rows_are_there_newest_first(root):
@@ -130,7 +130,7 @@ def test_50_processes_finishing_at_once_leave_50_rows(root):
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
 
     assert [process.returncode for process in processes] == [0] * 50
     assert len(ids(root, "state=completed")) == 50
@@ -283,7 +283,7 @@ def test_a_runner_killed_without_a_word_is_seen_by_the_next_question(root, runne
     process, paths = runner(state)
     assert ids(root, f"state={state}") == [paths.run_id]
     process.send_signal(signal.SIGKILL)
-    process.wait(timeout=10)
+    process.wait(timeout=300)
 
     assert ids(root, "state=killed") == [paths.run_id]
     found = record.load(paths)
@@ -298,7 +298,7 @@ def test_a_folder_without_record_is_being_born_or_was_killed(root, runner):
     process, paths = runner("unborn")
     assert ids(root, "state=created") == [paths.run_id]
     process.kill()
-    process.wait(timeout=10)
+    process.wait(timeout=300)
 
     (row,) = quiet(root).rows([parse("state=killed")])
     assert row.run_id == paths.run_id
@@ -309,7 +309,7 @@ def test_a_folder_without_record_is_being_born_or_was_killed(root, runner):
 def test_two_who_reconcile_at_once_write_one_end(root, runner):
     process, paths = runner()
     process.kill()
-    process.wait(timeout=10)
+    process.wait(timeout=300)
     with ThreadPoolExecutor(8) as pool:
         ends = list(pool.map(lambda _: reconcile(paths), range(8)))
 

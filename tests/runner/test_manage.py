@@ -183,7 +183,7 @@ def test_rm_of_a_live_run_is_refused(project: Project) -> None:
         assert project.latest().metadata.exists()
     finally:
         started.terminate()
-        started.communicate(timeout=30)
+        started.communicate(timeout=300)
     assert project.run("rm", "latest", "--yes").returncode == 0
 
 

@@ -216,7 +216,7 @@ def test_large_files_are_hashed_by_several_threads(tmp_path: Path, monkeypatch):
     paths = [tmp_path / f"{i}" for i in range(6)]
     for path in paths:
         path.write_bytes(path.name.encode() * 400_000)
-    used, original, barrier = set(), manifest.hash_file, threading.Barrier(2, timeout=30)
+    used, original, barrier = set(), manifest.hash_file, threading.Barrier(2, timeout=300)
 
     def hash_and_note(path):
         if len(used) < 2:

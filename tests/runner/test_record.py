@@ -226,7 +226,7 @@ def test_a_reader_never_sees_half_a_record(tmp_path):
         record.change(paths, description="x" * 1000 * (number % 7))
     record.change(paths, state="completed")
 
-    assert reader.wait(timeout=30) == 0
+    assert reader.wait(timeout=300) == 0
     reader.stdout.close()
     assert [path.name for path in paths.folder.iterdir() if path.name.endswith(".tmp")] == []
 
@@ -314,7 +314,7 @@ def test_50_processes_finishing_at_once_leave_50_whole_lines(tmp_path):
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
         assert process.returncode == 0
 
     lines = [json.loads(line) for line in log.read_text().splitlines()]
@@ -340,7 +340,7 @@ def test_a_log_file_replaced_while_waiting_gets_the_line(tmp_path):
             waiting = pool.submit(record.append_line, log, {"run": 1})
             log.rename(tmp_path / "runs.jsonl.1")
             log.write_text("")
-        waiting.result(timeout=10)
+        waiting.result(timeout=300)
 
     assert log.read_text() == '{"run": 1}\n'
 

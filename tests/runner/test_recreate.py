@@ -193,7 +193,7 @@ def test_reruns_at_once_make_one_environment(ran):
     run = ran.latest().run_id
     both = [ran.start("--rerun", run, *RERUN[2:], env=ran.environ()) for _ in range(2)]
     for process in both:
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
     assert ran.calls.count("sync") == 1
 
@@ -217,11 +217,11 @@ def test_interrupt_ends_the_set_up_and_leaves_no_run(ran, number, code):
     stop = f'echo $$ > "{noted}.new"; mv "{noted}.new" "{noted}"; exec sleep 1000'
     ran.put_uv(ran.root.parent / "bin" / "uv", on_sync=stop)
     process = ran.start(*RERUN, env=ran.environ())
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not noted.exists() and time.monotonic() < end:
         time.sleep(0.01)
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == code
     with pytest.raises(ProcessLookupError):
         os.kill(int(noted.read_text()), 0)

@@ -537,6 +537,20 @@ def test_columns_are_cut_to_the_terminal_and_wide_characters_counted():
     assert columns(["A", "B"], [["a", ""]]) == "A\na"
 
 
+def test_rows_fit_the_terminal_and_the_first_column_stays_whole():
+    name, row = "n" * 30, ["x" * 40, "y" * 25, "short", "z" * 40]
+    header = ["NAME", "ONE", "TWO", "THREE", "FOUR"]
+    for width in (88, 100, 120, 200):
+        lines = columns(header, [[name, *row]], width=width).splitlines()
+        assert all(len(line) <= width for line in lines)
+        assert lines[1].startswith(f"{name}  ")
+    assert max(len(line) for line in columns(header, [[name, *row]], width=100).splitlines()) == 100
+    # Nothing is cut to less than what can be recognized, and nothing where there is room.
+    narrow = columns(header, [[name, *row]], width=20).splitlines()[1]
+    assert narrow.split()[1:] == ["x" * 9 + "...", "y" * 9 + "...", "short", "z" * 9 + "..."]
+    assert columns(header, [[name, *row]], width=200).splitlines()[1].split() == [name, *row]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 import tomllib
 from pathlib import Path
 
@@ -251,6 +252,25 @@ def test_values_are_set_where_the_path_says(text, expected):
 def test_text_in_place_of_a_boolean_is_refused(text):
     with pytest.raises(ConfigError, match="write true or false"):
         toml.edit(b"flag = true\n", [overrides.parse(text)], where="p.toml")
+
+
+@pytest.mark.parametrize(
+    "text", ["t.rate=fast", "+t.rate=fast", "t.rate=1e-3x", "t.rate=", "n.0=I"]
+)
+def test_text_in_place_of_a_number_is_refused_unless_it_is_quoted(text):
+    base = b"t = {rate = 1e-3}\nn = [1]\n"
+    key, _, value = text.partition("=")
+    quoted = f'{key}="{value}"'
+    with pytest.raises(ConfigError, match=re.escape(f"write a number, or '{quoted}' for text")):
+        toml.edit(base, [overrides.parse(text)], where="p.toml")
+    edited = tomllib.loads(toml.edit(base, [overrides.parse(quoted)], where="p.toml").decode())
+    assert value in (edited["t"]["rate"], edited["n"][0])
+
+
+def test_a_setting_that_may_be_a_number_or_text_takes_both():
+    values = {"timeout": 60}
+    overrides.apply(values, [overrides.parse("timeout=2h")], where="experiment.toml", create=True)
+    assert values == {"timeout": "2h"}
 
 
 @given(TABLES, st.data())

@@ -171,7 +171,7 @@ class Cluster:
         for daemon in reversed(self.started):
             daemon.terminate()
             try:
-                daemon.wait(timeout=10)
+                daemon.wait(timeout=300)
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
@@ -180,7 +180,7 @@ class Cluster:
     def clear(self) -> None:
         """End all jobs and wait until nothing of them is left."""
         self.call("scancel", "--user=root", timeout_s=5)
-        self.until(lambda: not self.call("squeue", "-h") and self.empty(), patience_s=15)
+        self.until(lambda: not self.call("squeue", "-h") and self.empty(), patience_s=120)
         if "idle" not in self.call("sinfo", "-h", "-o", "%t"):
             self.call("scontrol", "update", f"NodeName={self.node}", "State=RESUME")
 
@@ -188,7 +188,7 @@ class Cluster:
         """Whether nothing of any job is left on the node, whatever Slurm thinks of the node."""
         return not list((self.folder / "d").glob(f"{self.node}_*.*"))
 
-    def until(self, ready: Callable[[], object], patience_s: float = 60.0) -> None:
+    def until(self, ready: Callable[[], object], patience_s: float = 240.0) -> None:
         """Wait until something is so."""
         end = time.monotonic() + patience_s
         while not ready():
@@ -288,7 +288,7 @@ class Cluster:
     def _env(self) -> dict[str, str]:
         return {**_bare(), **self.environ}
 
-    def _until(self, name: str, ready: Callable[[], object], patience_s: float = 30.0) -> None:
+    def _until(self, name: str, ready: Callable[[], object], patience_s: float = 120.0) -> None:
         """Wait until a daemon answers."""
         end, said = time.monotonic() + patience_s, ""
         while True:

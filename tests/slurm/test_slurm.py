@@ -135,7 +135,7 @@ def test_a_preempted_point_goes_on_from_its_checkpoint_by_itself(
     job = lines_of(grid_of(work).slurm_jobs)[0]["job"]
     slurm.call("sbatch", "-p", "urgent", "--gres=gpu:4", "-o", "/dev/null", "--wrap", "sleep 0.1")
     slurm.start_again(job)
-    _, said = watcher.communicate(timeout=60)
+    _, said = watcher.communicate(timeout=300)
 
     assert watcher.returncode == 0, said
     [(first, second)] = attempts(grid_of(work)).values()
@@ -162,7 +162,7 @@ def test_cancelled_and_timed_out_points_are_told_apart(
     os.kill(runner["lease"]["pid"], signal.SIGKILL)
     soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 1))
     slurm.call("scontrol", "update", f"JobId={array}_2", f"EndTime={soon}")
-    _, said = watcher.communicate(timeout=90)
+    _, said = watcher.communicate(timeout=300)
 
     assert watcher.returncode == 1, said
     with grid.table.open(newline="") as stream:
@@ -193,7 +193,7 @@ def test_a_point_goes_on_after_its_node_failed(
     slurm.until(slurm.empty)
     slurm.call("scontrol", "update", f"NodeName={slurm.node}", "State=IDLE")
     slurm.start_again(job)
-    _, said = watcher.communicate(timeout=60)
+    _, said = watcher.communicate(timeout=300)
 
     assert watcher.returncode == 0, said
     [(first, second)] = attempts(grid_of(work)).values()
@@ -210,7 +210,7 @@ def test_who_stops_watching_leaves_the_jobs_and_can_watch_them_again(
     wait(slurm, lambda: begun(work, 2), watcher)
     grid = grid_of(work)
     watcher.send_signal(signal.SIGINT)
-    _, said = watcher.communicate(timeout=20)
+    _, said = watcher.communicate(timeout=300)
     array = lines_of(grid.slurm_jobs)[0]["job"].partition("_")[0]
     assert watcher.returncode == 130
     assert f"--grid --resume {grid.grid_id}" in said and f"scancel {array}" in said

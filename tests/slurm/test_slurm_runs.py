@@ -34,7 +34,7 @@ def test_a_job_that_is_signaled_to_make_room_starts_again_later(
     slurm.call("scancel", "--signal=USR2", job)
     (tmp_path / "go").touch()
     slurm.start_again(job)
-    out, said = watcher.communicate(timeout=60)
+    out, said = watcher.communicate(timeout=300)
 
     assert watcher.returncode == 0, said
     assert record.load(first)["exit"]["cause"] == f"preempted in Slurm (job {job})"
@@ -76,7 +76,7 @@ def test_a_submitted_run_runs_what_was_submitted(
     work.write("parameters.toml", "other = 1\n")
     work.write("experiment.toml", "script = 'nothing.py'\n")
     slurm.call("scancel", busy)
-    out, said = watcher.communicate(timeout=60)
+    out, said = watcher.communicate(timeout=300)
 
     assert (watcher.returncode, out) == (0, "begin 1\n"), said
     assert record.load(work.latest())["code"]["commit"] == commit
@@ -97,7 +97,7 @@ def test_who_stops_watching_a_single_run_can_attach_again(
     watcher = watch("experiment.toml", "--set", f"until={tmp_path}/go", "--set", "seconds=60")
     wait(slurm, lambda: begun(work), watcher)
     watcher.send_signal(signal.SIGINT)
-    _, said = watcher.communicate(timeout=20)
+    _, said = watcher.communicate(timeout=300)
     assert watcher.returncode == 130
     job = re.search(r"--attach (\d+); end it: scancel \1\n", said)
     assert job and slurm.state(job[1]) == "RUNNING"
