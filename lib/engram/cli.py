@@ -339,7 +339,11 @@ def fetch_verb(arguments: list[str]) -> int:
     from engram import fetch
 
     top = parser("fetch", "Download a data set, check it, and build its tables.")
-    top.add_argument("name", metavar="NAME", help="experiments/NAME/sources.toml, or a path of one")
+    top.add_argument(
+        "name",
+        metavar="NAME",
+        help="experiments/NAME/sources.toml or experiments/*/NAME.sources.toml, or a path of one",
+    )
     top.add_argument(
         "--mirror", type=Path, metavar="FOLDER", help="take the files from here: REPOSITORY/PATH"
     )

@@ -1,6 +1,7 @@
 """Get a data set that is not part of the repository: download, check, build tables, check again.
 
-What is got and what must come out is described beside the experiment; see engram.dataset.
+What is got and what must come out is described beside the experiment; see engram.dataset. Of a
+description without a builder the files themselves are the data.
 
 The builder reads RAW/REPOSITORY_NAME/PATH, writes what it likes into TABLES, and says there in
 content_hashes.json, {name: sha256}, what the tables hold. What a content hash is, is its affair.
@@ -17,14 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engram import progress
-from engram.dataset import DataSet, Source, load_description
+from engram.dataset import load_description
+from engram.download import is_there, obtain
 from engram.errors import EnvironmentMissingError, InputError
 from engram.files import read_json, write_atomic
-from engram.manifest import hash_file
 from engram.repository import find_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from engram.dataset import DataSet
 
 __all__ = ["fetch", "fetch_command"]
 
@@ -33,7 +34,6 @@ CONTENT_HASHES = "content_hashes.json"
 RAW = "raw"
 TABLES = "tables"
 NOTICE = "NOTICE.md"
-ATTEMPTS = 3
 
 
 def fetch(name: str, *, root: Path, mirror: Path | None = None) -> DataSet:
@@ -43,13 +43,13 @@ def fetch(name: str, *, root: Path, mirror: Path | None = None) -> DataSet:
     there are left alone. What is not as described is never put in place.
 
     Args:
-        name: folder of the experiment below experiments/, or the path of a description.
+        name: of the data set, or the path of a description; see engram.dataset.
         root: the repository.
         mirror: folder that holds the files as REPOSITORY_NAME/PATH, used instead of the network;
             default: the environment variable ENGRAM_MIRROR, if set.
 
     Returns:
-        The description, whose tables now lie in `target`/tables.
+        The description, whose files now lie in `target`/raw and whose tables in `target`/tables.
 
     Raises:
         ConfigError: there is no such description, or it is wrong.
@@ -59,12 +59,15 @@ def fetch(name: str, *, root: Path, mirror: Path | None = None) -> DataSet:
     data = load_description(name, root=root)
     if mirror is None and os.environ.get(MIRROR_VARIABLE):
         mirror = Path(os.environ[MIRROR_VARIABLE])
-    raw = data.target / RAW
-    get = _download(raw, data.files) if mirror is None else _copy(raw, mirror)
+    if mirror is not None and not mirror.is_dir():
+        msg = f"the mirror {str(mirror)!r} (--mirror or {MIRROR_VARIABLE}) is no folder"
+        raise EnvironmentMissingError(msg)
     for source in progress.track(data.files, f"fetch {data.name}"):
-        if not _is_there(raw / source.place, source.sha256):
-            get(source)
-    _build(data, root)
+        place = data.target / RAW / source.place
+        if not is_there(source, place):
+            obtain(source, place, mirror)
+    if data.builder is not None:
+        _build(data, root)
     write_atomic(data.target / NOTICE, data.licenses().encode())
     return data
 
@@ -78,71 +81,17 @@ def fetch_command(start: Path, name: str, *, mirror: Path | None = None) -> str:
         mirror: see `fetch`.
 
     Returns:
-        The licenses and where the tables lie.
+        The licenses, and where the tables lie, or the files where they are the data.
 
     Raises:
         RunnerError: see `fetch` and `engram.repository.find_root`.
     """
     data = fetch(name, root=find_root(start), mirror=mirror)
-    return f"{data.licenses()}\nfetched {len(data.tables)} tables: {data.target / TABLES}"
-
-
-def _is_there(path: Path, sha256: str) -> bool:
-    return path.is_file() and hash_file(path) == sha256
-
-
-def _copy(raw: Path, mirror: Path) -> Callable[[Source], None]:
-    if not mirror.is_dir():
-        msg = f"the mirror {str(mirror)!r} (--mirror or {MIRROR_VARIABLE}) is no folder"
-        raise EnvironmentMissingError(msg)
-
-    def copy(source: Source) -> None:
-        origin = mirror / source.place
-        if not origin.is_file():
-            msg = f"the mirror {str(mirror)!r} has no file {source.place!r}"
-            raise EnvironmentMissingError(msg)
-        if (found := hash_file(origin)) != source.sha256:
-            msg = (
-                f"{str(origin)!r} has sha256 {found}, not {source.sha256} as described: "
-                f"it is not the file of {source.repository} at {source.commit}"
-            )
-            raise InputError(msg)
-        (raw / source.place).parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(raw / source.place, origin.read_bytes())
-
-    return copy
-
-
-def _download(raw: Path, files: Sequence[Source]) -> Callable[[Source], None]:
-    try:
-        import pooch  # type: ignore[import-untyped]
-    except ImportError as error:
-        msg = "pooch is not installed, which downloads files; install it, or give a --mirror"
-        raise EnvironmentMissingError(msg) from error
-    # We show the progress ourselves.
-    pooch.get_logger().setLevel("ERROR")
-    remote = pooch.create(
-        path=raw,
-        base_url="",
-        registry={source.place: f"sha256:{source.sha256}" for source in files},
-        urls={source.place: source.url for source in files},
-        retry_if_failed=ATTEMPTS - 1,
-    )
-
-    def download(source: Source) -> None:
-        try:
-            remote.fetch(source.place)
-        except ValueError as error:
-            msg = f"{source.url} does not have the sha256 described: {error}"
-            raise InputError(msg) from error
-        except OSError as error:
-            msg = (
-                f"cannot get {source.url}: {error}. Try again, or give a folder that holds the "
-                f"files: --mirror FOLDER with {source.place!r} in it"
-            )
-            raise EnvironmentMissingError(msg) from error
-
-    return download
+    if data.builder is None:
+        said = f"fetched {len(data.files)} files: {data.target / RAW}"
+    else:
+        said = f"fetched {len(data.tables)} tables: {data.target / TABLES}"
+    return f"{data.licenses()}\n{said}"
 
 
 def _build(data: DataSet, root: Path) -> None:

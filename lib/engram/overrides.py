@@ -115,17 +115,21 @@ def apply(
         values: the outermost table; dicts and lists, or what tomlkit makes of them.
         changes: what to set, in order.
         where: the file's name, for messages.
-        create: whether every key may be new, as with +KEY=VALUE.
+        create: whether every key may be new, as with +KEY=VALUE; what a key may hold is then
+            somebody else's to say.
 
     Raises:
         ConfigError: a key is not there (with what may have been meant), an index is out of range,
-            or a path leads through a value that is no table.
+            a path leads through a value that is no table, or text would replace a boolean or a
+            number.
     """
     for change in changes:
-        _set(values, change, where=where, create=create or change.create)
+        _set(values, change, where=where, create=create)
 
 
 def _set(values: MutableMapping[str, Any], change: Override, *, where: str, create: bool) -> None:
+    kinds = (bool,) if create else (bool, int, float)
+    create = create or change.create
     place: Any = values
     for depth, key in enumerate(change.path[:-1]):
         _require_container(place, change, depth, where)
@@ -142,7 +146,7 @@ def _set(values: MutableMapping[str, Any], change: Override, *, where: str, crea
         place.append(change.value)
     else:
         item = _item(place, last, change, where)
-        _require_kind(place[item], change, where)
+        _require_kind(place[item], change, where, kinds)
         place[item] = change.value
 
 
@@ -180,11 +184,21 @@ def _require_known(
     raise ConfigError(f"{msg}; to add a new key write {'+' + change.text!r}")
 
 
-def _require_kind(old: object, change: Override, where: str) -> None:
-    """Refuse text in place of a boolean: the string "False" counts as true in Python."""
-    if isinstance(old, bool) and change.is_text:
-        msg = f"{change.text!r}: {change.key!r} is a boolean in {where}: write true or false"
-        raise ConfigError(msg)
+def _require_kind(old: object, change: Override, where: str, kinds: tuple[type, ...]) -> None:
+    """Refuse text in place of a boolean, since "False" counts as true in Python, or of a number."""
+    if not change.is_text or not isinstance(old, kinds):
+        return
+    said, remedy = "a boolean", "true or false"
+    if not isinstance(old, bool):
+        said, remedy = f"the number {old!r}", f"a number, or {_quoted(change)} for text"
+    msg = f"{change.text!r}: {change.key!r} is {said} in {where}: write {remedy}"
+    raise ConfigError(msg)
+
+
+def _quoted(change: Override) -> str:
+    """How to write the text of a change so that it is meant to be one."""
+    key, _, value = change.text.partition("=")
+    return f"""'{key}="{value}"'"""
 
 
 def _paths(values: Any, prefix: str = "") -> Iterator[str]:  # noqa: ANN401

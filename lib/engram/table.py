@@ -19,7 +19,8 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | N
     Args:
         header: one title a column.
         rows: as many texts each.
-        width: of the terminal, in characters; the last column is cut to fit. None cuts nothing.
+        width: of the terminal, in characters; the last column is cut to fit, then the widest ones
+            but the first, which names what the row is about. None cuts nothing.
 
     Returns:
         Lines without trailing spaces; columns that are empty throughout are left out.
@@ -28,9 +29,20 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | N
     used = [i for i in range(len(header)) if any(line[i] for line in lines[1:])] or [0]
     widths = {i: max(_width(line[i]) for line in lines) for i in used}
     if width is not None:
-        before = sum(widths[i] + len(GAP) for i in used[:-1])
-        widths[used[-1]] = min(widths[used[-1]], max(LEAST, width - before))
+        _narrow(widths, used, width)
     return "\n".join(_line([line[i] for i in used], [widths[i] for i in used]) for line in lines)
+
+
+def _narrow(widths: dict[int, int], used: Sequence[int], width: int) -> None:
+    """Take from the columns what the terminal has no room for, but never below LEAST."""
+    excess = sum(widths.values()) + len(GAP) * (len(used) - 1) - width
+    cut = max(0, min(excess, widths[used[-1]] - LEAST))
+    widths[used[-1]] -= cut
+    for _ in range(excess - cut):
+        widest = max(used[1:], key=lambda i: widths[i], default=used[0])
+        if widths[widest] <= LEAST:
+            return
+        widths[widest] -= 1
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
