@@ -41,7 +41,8 @@ def run(reference: str | os.PathLike[str] = "latest", *, root: str | Path | None
     """Find one run.
 
     Args:
-        reference: an id, the beginning or the end of one, a folder, `latest` or `latest:NAME`.
+        reference: an id, the beginning or the end of one, a folder, `latest`, `latest:NAME` or
+            `best:NAME:KEY`.
         root: a repository or a run root; default: where the notebook runs.
 
     Raises:

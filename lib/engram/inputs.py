@@ -129,7 +129,7 @@ def check(
     Args:
         specs: the [[data.inputs]] in order.
         output_dir: the run root, which no input may lie in or hold.
-        resolve_run: finds the run that an id or latest:NAME means.
+        resolve_run: finds the run that an id, latest:NAME or best:NAME:KEY means.
         cache: where known hashes lie; None reads every byte.
         recorded: the inputs of the run that is repeated: the copies it kept are used, and its
             hashes must be met.

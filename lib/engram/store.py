@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram import roots
+from engram import best, roots
 from engram.errors import ConfigError, RunnerError, RunNotFoundError
 from engram.filters import Filter, parse, sort_key
 from engram.index import Index, Row
@@ -64,7 +64,7 @@ class Store:
 
         Args:
             reference: an id, the beginning or the end of one, a folder anywhere, `latest`, or
-                `latest:NAME` of an experiment.
+                `latest:NAME` of an experiment, or `best:NAME:KEY`, see engram.best.
 
         Returns:
             Its paths.
@@ -139,6 +139,14 @@ class Store:
         places = ", ".join(repr(str(index.root.folder)) for index in self.indices)
         return f"there are no runs yet in {places}"
 
+    def near(self, name: str, key: str) -> str:
+        """Suggest an existing value."""
+        import difflib
+
+        known = sorted({text for index in self.indices for text in index.values(key)})
+        near = difflib.get_close_matches(name, known, n=1) or known[:10]
+        return f": did you mean {' or '.join(map(repr, near))}?" if near else ""
+
     def _exact(self, reference: str) -> RunPaths | None:
         """Find a run by its whole id without opening an index."""
         if RUN_ID.fullmatch(reference):
@@ -153,6 +161,8 @@ class Store:
         """Find a run through the indices."""
         if reference == LATEST or reference.startswith(LATEST + ":"):
             return self._latest(reference.partition(":")[2])
+        if reference.startswith(best.BEST + ":"):
+            return best.find(self, reference)
         rows = self._rows(reference)
         if not rows:
             raise RunNotFoundError(self._no_match(reference))
@@ -171,7 +181,7 @@ class Store:
             return rows[0].paths
         if not name:
             raise RunNotFoundError(self.nothing())
-        msg = f"no run of an experiment {name!r}{self._near(name, 'experiment')}"
+        msg = f"no run of an experiment {name!r}{self.near(name, 'experiment')}"
         raise RunNotFoundError(msg)
 
     def _no_match(self, reference: str) -> str:
@@ -189,14 +199,6 @@ class Store:
         near = difflib.get_close_matches(reference, newest, n=3)
         advice = f"did you mean {' or '.join(near)}?" if near else "`list` shows those there are"
         return f"no run {reference!r}: {advice}"
-
-    def _near(self, name: str, key: str) -> str:
-        """Suggest an existing value."""
-        import difflib
-
-        known = sorted({text for index in self.indices for text in index.values(key)})
-        near = difflib.get_close_matches(name, known, n=1) or known[:10]
-        return f": did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def _folder(reference: str) -> RunPaths | None:

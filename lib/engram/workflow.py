@@ -176,8 +176,9 @@ def find_run(run: Run, reference: str) -> RunPaths:
 
 
 def how_to_make(run: Run, reference: str) -> str:
-    """The command that makes the newest run of an experiment, when that lies beside this one."""
-    beside = run.request.experiment.with_name(f"{reference.partition(':')[2]}.toml")
+    """The command that makes a run of latest:NAME or best:NAME, when NAME lies beside this one."""
+    name = reference.partition(":")[2].partition(":")[0]
+    beside = run.request.experiment.with_name(f"{name}.toml")
     if not beside.is_file():
         return ""
     root = run.config.root
