@@ -28,6 +28,8 @@ SEARCH = (
     "metric",
     "direction",
     "trials",
+    "method",
+    "sweep_id",
 )
 
 

@@ -94,6 +94,11 @@ def grid_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--rerun", metavar="GRID", help="repeat every completed point and compare the results"
     )
+    how.add_argument(
+        "--sweep",
+        metavar="ID",
+        help="take the points from this W&B sweep; `new`: from one of its own",
+    )
     add("--cold", action="store_true", help="an interpreter of its own for every point")
     add("--retries", type=count, metavar="N", help="more attempts at a point that crashes")
     add("--fail-fast", action="store_true", help="start nothing more after a failure")

@@ -231,6 +231,19 @@ class GridPaths(NamedTuple):
         return self.private / "search.journal"
 
     @property
+    def sweep(self) -> Path:
+        """What a W&B sweep chose: for each point its W&B run, and the file of values for that."""
+        return self.private / "sweep"
+
+    def sweep_run(self, index: int) -> Path:
+        """The W&B run of a point."""
+        return self.sweep / f"{index}.json"
+
+    def sweep_values(self, index: int) -> Path:
+        """What W&B's client reads about a point that a sweep chose."""
+        return self.sweep / f"{index}.yaml"
+
+    @property
     def slot_log(self) -> Path:
         """What slot processes said themselves; empty unless one broke."""
         return self.private / "slots.log"
@@ -344,6 +357,11 @@ class RootPaths(NamedTuple):
     def submissions(self) -> Path:
         """Runs that wait or run in Slurm, one folder each, with what they are made of."""
         return self.store / "slurm"
+
+    @property
+    def sweeps(self) -> Path:
+        """One file for each experiment that runs as a W&B sweep; workers find it there."""
+        return self.store / "sweeps"
 
     @property
     def trash(self) -> Path:

@@ -29,7 +29,38 @@ if TYPE_CHECKING:
     from engram.supervise import Outcome, Supervisor
     from engram.warm import Warm
 
-__all__ = ["Devices", "GridPlace", "Request", "Run", "asked"]
+__all__ = ["Devices", "GridPlace", "Request", "Run", "SweepRun", "asked"]
+
+
+class SweepRun(NamedTuple):
+    """Which run of which W&B sweep a run is."""
+
+    entity: str
+    project: str
+    sweep: str
+    run: str
+    url: str  # of the run
+    values: Path  # the file in which W&B's client finds what the sweep chose
+
+    def as_json(self) -> dict[str, Any]:
+        """What the record says about it."""
+        sweep = "/".join((self.entity, self.project, self.sweep))
+        return {"id": sweep, "run": self.run, "url": self.url}
+
+    def environ(self, *, again: bool) -> dict[str, str]:
+        """What W&B's client reads, as W&B's own agents set it.
+
+        Args:
+            again: whether it is not the first attempt, which may have sent something.
+        """
+        return {
+            "WANDB_ENTITY": self.entity,
+            "WANDB_PROJECT": self.project,
+            "WANDB_SWEEP_ID": self.sweep,
+            "WANDB_RUN_ID": self.run,
+            "WANDB_SWEEP_PARAM_PATH": str(self.values),
+            **({"WANDB_RESUME": "allow"} if again else {}),
+        }
 
 
 class GridPlace(NamedTuple):
@@ -40,11 +71,13 @@ class GridPlace(NamedTuple):
     point: str  # the point's name
     number: int  # of the point, from 0
     attempt: int  # from 1
+    sweep: SweepRun | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What the record says about it."""
         named = {"id": self.grid, "point": self.point}
-        return {**named, "index": self.number, "attempt": self.attempt}
+        sweep = {"sweep": self.sweep.as_json()} if self.sweep else {}
+        return {**named, "index": self.number, "attempt": self.attempt, **sweep}
 
 
 class Devices(NamedTuple):

@@ -35,7 +35,7 @@ class InputSpec(NamedTuple):
     """One [[data.inputs]]: a file or folder, or the outputs of an earlier run."""
 
     path: Path | None = None  # absolute; None when `run` is given
-    run: str | None = None  # a run id, or latest:NAME
+    run: str | None = None  # a run id, latest:NAME or best:NAME:KEY
     name: str | None = None  # in inputs/; default: the base name, or the earlier run's experiment
     strategy: str = "symlink"  # or "copy"
     sha256: str | None = None  # what the content must be
@@ -162,7 +162,8 @@ def resolved(config: ExperimentConfig, inputs: Sequence[ResolvedInput] = ()) -> 
 
     Args:
         config: what `load` returned.
-        inputs: the inputs as found, which turn `latest:NAME` into the run it meant.
+        inputs: the inputs as found, which turn `latest:NAME` or `best:NAME:KEY` into the run that
+            it meant.
     """
     values = {
         "name": config.name,

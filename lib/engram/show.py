@@ -100,7 +100,9 @@ def _what(record: dict[str, Any], paths: RunPaths) -> Lines:
     place = record.get("grid")
     if not place:
         return lines
-    return [*lines, ("grid", place["id"]), ("point", f"{place['point']}{_attempt(record, place)}")]
+    lines += [("grid", place["id"]), ("point", f"{place['point']}{_attempt(record, place)}")]
+    sweep = place.get("sweep")
+    return [*lines, ("sweep", f"{sweep['id']}, run {sweep['run']}")] if sweep else lines
 
 
 def _attempt(record: dict[str, Any], place: dict[str, Any]) -> str:

@@ -65,11 +65,13 @@ def import_roots(run: Run) -> list[str]:
 
 def child_environ(run: Run) -> dict[str, str | None]:
     """The variables the child gets on top of the shell's: threads, caches, its own TMPDIR."""
+    place = run.request.place
     return {
         **common_environ(run),
         "TMPDIR": str(run.tmp),
         "ENGRAM_RUN": run.paths.run_id,
         **(run.request.devices.environ if run.request.devices else {}),
+        **(place.sweep.environ(again=place.attempt > 1) if place and place.sweep else {}),
     }
 
 
@@ -92,7 +94,9 @@ def ignored_folders(run: Run) -> list[str]:
     home = Path.home()
     shared = (run.cache.bytecode, run.cache.matplotlib, run.cache.compiled)
     caches = (*shared, run.cache.scratch(scratch_name(run)))
-    wandb = (home / ".cache" / "wandb", home / ".config" / "wandb", home / ".netrc")
+    wandb = [home / ".cache" / "wandb", home / ".config" / "wandb", home / ".netrc"]
+    if (place := run.request.place) and place.sweep:
+        wandb.append(place.sweep.values.parent)
     return [str(folder) for folder in (run.paths.folder, run.tmp, *caches, ENGRAM, *wandb)]
 
 

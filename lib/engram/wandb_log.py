@@ -33,6 +33,8 @@ INIT_S = 30.0
 FINISH_S = 300.0
 
 _SECRETS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+# Names of one server: wandb logs in to the second by default since its version 0.31.
+SAME_SERVER = ("api.wandb.ai", "api.forge.coreweave.com")
 _OFFLINE_MODES = ("offline", "dryrun")
 _OWN_KEYS = ("project", "entity", "tags", "notes")
 
@@ -160,17 +162,28 @@ def has_account() -> bool:
     """Say whether W&B would find credentials: environment, netrc or its settings file."""
     if any(os.environ.get(name) for name in _SECRETS):
         return True
-    settings = _settings_file()
-    if settings.get("api_key") or settings.get("identity_token_file"):
-        return True
-    host = urlsplit(_base_url()).netloc
+    return bool(_settings_file().get("identity_token_file")) or api_key() is not None
+
+
+def api_key() -> str | None:
+    """Return the key that W&B would find: environment, settings file, netrc; None for none."""
+    if found := os.environ.get("WANDB_API_KEY") or _settings_file().get("api_key"):
+        return found
     files = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
     for name in files:
         # A netrc that cannot be read holds no account for W&B either.
         with suppress(OSError, netrc.NetrcParseError):
-            if netrc.netrc(Path(name).expanduser()).authenticators(host):
-                return True
-    return False
+            entries = netrc.netrc(Path(name).expanduser())
+            for host in _hosts():
+                if (entry := entries.authenticators(host)) and entry[2]:
+                    return entry[2]
+    return None
+
+
+def _hosts() -> tuple[str, ...]:
+    """The server as `wandb login` may have called it."""
+    host = urlsplit(base_url()).netloc
+    return SAME_SERVER if host in SAME_SERVER else (host,)
 
 
 def unreachable() -> str | None:
@@ -179,7 +192,7 @@ def unreachable() -> str | None:
         os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
     ):
         return None
-    url = urlsplit(_base_url())
+    url = urlsplit(base_url())
     address = (url.hostname or "api.wandb.ai", url.port or (80 if url.scheme == "http" else 443))
     try:
         with socket.create_connection(address, timeout=CONNECT_S):
@@ -228,7 +241,8 @@ def _settings_file() -> dict[str, str]:
     return dict(parser["default"]) if parser.has_section("default") else {}
 
 
-def _base_url() -> str:
+def base_url() -> str:
+    """Return the address of W&B's server: environment, settings file, else the public one."""
     return (
         os.environ.get("WANDB_BASE_URL")
         or _settings_file().get("base_url")

@@ -143,7 +143,7 @@ def first_record(
         "best": None,
         "reruns": [],
         "tags": [],
-        "notes": [],
+        "notes": [{"when": runs.now_utc(), "text": drawn.remark}] if drawn.remark else [],
         "pinned": False,
     }
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engram.grid.search_table import SearchConfig
+    from engram.grid.sweep import Joined
+    from engram.grid.sweep_table import SweepConfig
     from engram.settings import ExperimentConfig, GridConfig
 
 __all__ = ["MOST_POINTS", "Drawn", "Source", "draw"]
@@ -57,8 +59,12 @@ class Drawn(NamedTuple):
     memory: str | None = None
     adaptive: bool = False
     """The file's `configurations` asks for what has finished: no point is drawn yet."""
-    search: SearchConfig | None = None
+    search: SearchConfig | SweepConfig | None = None
     """The table has its points chosen while they run: none is drawn yet."""
+    sweep: Joined | None = None
+    """The W&B sweep that chooses them."""
+    remark: str | None = None
+    """What the record shall say of how they came about."""
 
     @property
     def grows(self) -> bool:

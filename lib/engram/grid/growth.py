@@ -9,7 +9,7 @@ from engram.locks import cut_torn_line
 from engram.manifest import hash_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from engram.grid.draw import Drawn
     from engram.grid.engine import Task
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from engram.grid.proposer import Proposer
     from engram.grid.search import Search
     from engram.grid.search_table import SearchConfig
+    from engram.grid.sweep_table import SweepConfig
     from engram.paths import GridPaths
     from engram.request import Run
     from engram.settings import GridConfig
@@ -69,12 +70,17 @@ def as_json(drawn: Drawn, grid: GridConfig | None) -> dict[str, Any] | None:
     from engram import toml
 
     config = drawn.search
-    keys = ("metric", "direction", "trials", "sampler", "pruner", "seed")
+    keys = ["metric", "direction", "trials", "seed"]
+    kind: dict[str, Any] = {"kind": "optuna"}
+    if drawn.sweep is not None:
+        kind, keys = {"kind": "wandb", "sweep": drawn.sweep.as_json()}, [*keys, "method"]
+    else:
+        keys += ["sampler", "pruner"]
     table = toml.dumps({"grid": config.table})
-    return {"kind": "optuna", **{key: getattr(config, key) for key in keys}, "table": table}
+    return {**kind, **{key: getattr(config, key) for key in keys}, "table": table}
 
 
-def check(record: dict[str, Any]) -> SearchConfig | None:
+def check(record: dict[str, Any]) -> SearchConfig | SweepConfig | None:
     """The search of a grid's record; None where it has no [grid] table that says it.
 
     Raises:
@@ -86,7 +92,7 @@ def check(record: dict[str, Any]) -> SearchConfig | None:
     from engram.grid import search_table
     from engram.tables import Table
 
-    if record["search"]["kind"] != "optuna":
+    if record["search"]["kind"] == "generator":
         return None
     where = f"the search of {record['grid_id']}"
     values = toml.loads(record["search"]["table"].encode(), where=where)
@@ -95,7 +101,8 @@ def check(record: dict[str, Any]) -> SearchConfig | None:
         msg = f"{where} has no [grid] table"
         raise ValueError(msg)
     config = search_table.read(grid, where)
-    search_table.require_packages(config)
+    if isinstance(config, search_table.SearchConfig):
+        search_table.require_packages(config)
     return config
 
 
@@ -117,6 +124,7 @@ def begin(
     from engram.grid.attempts import attempts, last
     from engram.grid.proposer import Door
     from engram.grid.search import Search, told
+    from engram.grid.search_table import SearchConfig
 
     records.change(paths, hashes={**record["hashes"], "points": None})
     left = {task.number for task in tasks}
@@ -124,10 +132,13 @@ def begin(
     ordered = sorted(over, key=lambda item: str(item.record["times"]["ended"]))
     ends = [told(item.number, item.record) for item in ordered if item.ended]
     config, path = check(record), str(record["source"]["path"])
+    make: Callable[[], Proposer]
     if config is None:
         make = partial(_adaptive, path, run, paths, points, record["search"]["most"])
-    else:
+    elif isinstance(config, SearchConfig):
         make = partial(_study, config, path, run.parameters.values, points, paths)
+    else:
+        make = partial(_sweep, record, config, run, points, paths)
     return Search(Door(make), points, over=ends, config=config, where=path)
 
 
@@ -156,4 +167,23 @@ def _study(
 
     return Study(
         config, base=base, points=points, paths=paths, where=path, parameters=str(paths.parameters)
+    )
+
+
+def _sweep(
+    record: dict[str, Any], config: SweepConfig, run: Run, points: Points, paths: GridPaths
+) -> Proposer:
+    from engram.grid.sweep_points import SweepPoints
+    from engram.grid.wandb_server import Server, SweepPath
+
+    sweep = record["search"]["sweep"]
+    return SweepPoints(
+        config,
+        Server.configured(),
+        SweepPath(sweep["entity"], sweep["project"], sweep["sweep"]),
+        base=run.parameters.values,
+        points=points,
+        paths=paths,
+        where=str(record["source"]["path"]),
+        parameters=str(paths.parameters),
     )

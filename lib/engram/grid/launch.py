@@ -83,11 +83,21 @@ def fresh(options: argparse.Namespace, argv: Sequence[str], interrupts: Interrup
             print("\n".join(plan(run, drawn[0])))
             return errors.COMPLETED
         walk(run, (take_code, keep_source), nothing)
+        chosen = settled(run, drawn[0], options.sweep)
         ready = get_ready(run, settings)
         interrupts.hold()
-        grid = create(ready, drawn[0], argv)
+        grid = create(ready, chosen, argv)
     tasks = [Task(*item) for item in enumerate(grid.points.names)]
     return live(grid, ready, tasks, options, argv, interrupts)
+
+
+def settled(run: Run, drawn: Drawn, asked: str | None) -> Drawn:
+    """Have the W&B sweep ready that the points come from, where they come from one."""
+    if asked is None and (drawn.search is None or drawn.search.table.get("search") != "wandb"):
+        return drawn  # nothing of sweeps is imported
+    from engram.grid.sweep import settle
+
+    return settle(run, drawn, asked)
 
 
 def sort_files(names: Sequence[str]) -> tuple[Path | None, Path]:

@@ -10,10 +10,11 @@ from engram import folder, toml
 from engram.config import MAX_SEED
 from engram.errors import ConfigError, RunnerError
 from engram.execute import walk
+from engram.files import read_json
 from engram.findings import Finding
 from engram.manifest import hash_file
 from engram.recorded import RecordedCode, RecordedInputs, recorded_root
-from engram.request import GridPlace, Request, Run
+from engram.request import GridPlace, Request, Run, SweepRun
 from engram.settings import Parameters
 from engram.workflow import (
     LIFE,
@@ -104,9 +105,9 @@ def point_run(shared: Shared, task: Task, devices: Devices | None) -> tuple[Run,
     Raises:
         RunnerError: the checkpoint or the run that it starts from is gone.
     """
-    place = GridPlace(
-        shared.paths.folder.name, shared.paths.folder, task.name, task.number, task.attempt
-    )
+    grid = shared.paths
+    place = GridPlace(grid.grid_id, grid.folder, task.name, task.number, task.attempt)
+    place = place._replace(sweep=sweep_run(grid, task.number))
     if task.original is not None:
         return repeated(shared, task, place, devices), STEPS
     request = shared.run.request._replace(
@@ -129,6 +130,15 @@ def point_run(shared: Shared, task: Task, devices: Devices | None) -> tuple[Run,
     run.source_sha256 = common.source_sha256
     run.inputs = [copy.copy(item) for item in common.inputs]
     return run, (start_child, *LIFE)
+
+
+def sweep_run(paths: GridPaths, index: int) -> SweepRun | None:
+    """Which W&B run a point is, where a sweep has chosen it."""
+    if not paths.sweep_run(index).exists():
+        return None
+    kept = read_json(paths.sweep_run(index))
+    named = {key: str(kept[key]) for key in ("entity", "project", "sweep", "run", "url")}
+    return SweepRun(**named, values=paths.sweep_values(index))
 
 
 def parameters(points: Points, index: int) -> Parameters:

@@ -151,8 +151,12 @@ def _search(search: dict[str, Any] | None) -> str | None:
     """How points were chosen while others ran: "optuna: tpe, pruner median, to minimize loss"."""
     if not search:
         return None
-    if search["kind"] != "optuna":
+    if search["kind"] == "generator":
         return "the grid file, by what has finished"
+    if search["kind"] == "wandb":
+        aim = f", to {search['direction']} {search['metric']}" if search["metric"] else ""
+        sweep = search["sweep"]
+        return f"W&B sweep {sweep['id']}: {search['method']}{aim}, {sweep['url']}"
     pruner = "" if search["pruner"] == "none" else f", pruner {search['pruner']}"
     what = f"to {search['direction']} {search['metric']} in {search['trials']} trials"
     return f"optuna: {search['sampler']}{pruner}, {what}"

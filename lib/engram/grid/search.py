@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from engram.grid.points import Points
     from engram.grid.proposer import Answer
     from engram.grid.search_table import SearchConfig
+    from engram.grid.sweep_table import SweepConfig
 
 __all__ = ["News", "Search", "told"]
 
@@ -40,7 +41,7 @@ class Search:
         points: Points,
         *,
         over: Sequence[Over] = (),
-        config: SearchConfig | None = None,
+        config: SearchConfig | SweepConfig | None = None,
         where: str = "",
     ) -> None:
         """Begin, or go on.
@@ -104,7 +105,12 @@ class Search:
 
     def _note_best(self, item: Over) -> None:
         """Keep the point with the best value so far."""
-        if self.config is None or item.state != "completed" or item.pruned:
+        if (
+            self.config is None
+            or self.config.metric is None
+            or item.state != "completed"
+            or item.pruned
+        ):
             return
         value = finite_or_not(item.summary).get(self.config.metric)
         if isinstance(value, bool) or not isinstance(value, int | float):

@@ -19,12 +19,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from engram.grid.distributions import Distribution
+    from engram.grid.sweep_table import SweepConfig
     from engram.grid.table import Key
     from engram.settings import GridConfig
 
-__all__ = ["SearchConfig", "block_of", "read", "require_packages", "tried"]
+__all__ = [
+    "DIRECTIONS",
+    "SearchConfig",
+    "block_of",
+    "missing",
+    "read",
+    "require_packages",
+    "space_of",
+    "tried",
+]
 
-SEARCHES = ("optuna",)
+SEARCHES = ("optuna", "wandb")
 DIRECTIONS = ("minimize", "maximize")
 MOST = 1_000_000  # of an option that counts
 # Packages that samplers import when they first draw, beside optuna itself.
@@ -120,7 +130,7 @@ ALIASES = {
 }
 
 
-def read(grid: GridConfig, where: str) -> SearchConfig:
+def read(grid: GridConfig, where: str) -> SearchConfig | SweepConfig:
     """Read and check the search of a [grid] table.
 
     Args:
@@ -130,9 +140,16 @@ def read(grid: GridConfig, where: str) -> SearchConfig:
     Raises:
         ConfigError: a key is missing, unknown or does not fit; the message says what would.
     """
-    given = grid.search or {}
-    table = Table(given, where, "grid")
-    table.choice("search", "", SEARCHES)
+    table = Table(grid.search or {}, where, "grid")
+    if table.choice("search", "", SEARCHES) == "wandb":
+        from engram.grid import sweep_table
+
+        return sweep_table.read(grid, where)
+    return _read_study(grid, table, where)
+
+
+def _read_study(grid: GridConfig, table: Table, where: str) -> SearchConfig:
+    """Read a search by optuna."""
     if grid.has_points:
         msg = f"{where}: the search chooses every point: take product, zip, points, random, repeats"
         raise ConfigError(f"{msg} and seeds out of [grid], or take 'search' out")
@@ -145,11 +162,9 @@ def read(grid: GridConfig, where: str) -> SearchConfig:
     metric = table.text("metric", None)
     trials = table.integer("trials", None, least=1, most=MOST_POINTS)
     if metric is None:
-        raise _missing(
-            where, "metric", 'the key of the summary to look at, such as metric = "loss"'
-        )
+        raise missing(where, "metric", 'the key of the summary to look at, such as metric = "loss"')
     if trials is None:
-        raise _missing(where, "trials", "how many points to try, such as trials = 50")
+        raise missing(where, "trials", "how many points to try, such as trials = 50")
     found = SearchConfig(
         sampler=sampler,
         sampler_options=sampler_options,
@@ -159,7 +174,7 @@ def read(grid: GridConfig, where: str) -> SearchConfig:
         direction=table.choice("direction", DIRECTIONS[0], DIRECTIONS),
         trials=trials,
         seed=grid.seed,
-        space=_space(table, where),
+        space=space_of(table, where),
         table=grid.table,
     )
     table.finish()
@@ -167,7 +182,8 @@ def read(grid: GridConfig, where: str) -> SearchConfig:
     return found
 
 
-def _missing(where: str, key: str, what: str) -> ConfigError:
+def missing(where: str, key: str, what: str) -> ConfigError:
+    """The error for a key that a search cannot do without."""
     return ConfigError(f"{where}: a search needs the key 'grid.{key}': {what}")
 
 
@@ -188,7 +204,7 @@ def _kind(
     return kind, {option: value for option, value in options.items() if option in given}
 
 
-def _space(table: Table, where: str) -> dict[Key, Distribution]:
+def space_of(table: Table, where: str) -> dict[Key, Distribution]:
     """The keys of the search, and what they may be."""
     space = table.take("space", {})
     if not isinstance(space, dict):
@@ -200,7 +216,7 @@ def _space(table: Table, where: str) -> dict[Key, Distribution]:
         if one.kind in ("normal", "lognormal"):
             raise _unbounded(label, one)
     if not found:
-        raise _missing(where, "space", "what to choose from, see [grid.space]")
+        raise missing(where, "space", "what to choose from, see [grid.space]")
     refuse_overlaps([Block("[grid.space]", {key.path: key}, []) for key in found], where)
     return found
 
@@ -234,7 +250,9 @@ def _check_sampler(found: SearchConfig, where: str) -> None:
         raise ConfigError(f"{msg} hold numbers, and there are {len(numbers)}: write 'tpe'")
 
 
-def tried(grid: GridConfig, base: dict[str, Any], *, where: str, parameters: str) -> SearchConfig:
+def tried(
+    grid: GridConfig, base: dict[str, Any], *, where: str, parameters: str
+) -> SearchConfig | SweepConfig:
     """Read a search, and see that it can begin: a point of its space is made, and thrown away.
 
     Args:
@@ -250,11 +268,12 @@ def tried(grid: GridConfig, base: dict[str, Any], *, where: str, parameters: str
     found = read(grid, where)
     row = {key.path: one.draw(distributions.stream(0, "")) for key, one in found.space.items()}
     overridden(base, block_of(found), row, where, parameters)
-    require_packages(found)
+    if isinstance(found, SearchConfig):
+        require_packages(found)
     return found
 
 
-def block_of(found: SearchConfig) -> Block:
+def block_of(found: SearchConfig | SweepConfig) -> Block:
     """The keys of a search as [grid] has them in other tables."""
     return Block("[grid.space]", {key.path: key for key in found.space}, [])
 

@@ -27,6 +27,8 @@ __all__ = [
     "leaves",
     "overridden",
     "refuse_overlaps",
+    "refuse_twins",
+    "require_list",
     "value_at",
 ]
 
@@ -98,14 +100,14 @@ def _blocks(grid: GridConfig, where: str, most: int) -> list[Block]:
     random = list(_random(grid, where))
     found[len(found) - bool(grid.seeds) : len(found) - bool(grid.seeds)] = random
     for block in found:
-        _refuse_twins(block, where)
+        refuse_twins(block, where)
     refuse_overlaps(found, where)
     return found
 
 
 def _products(grid: GridConfig, where: str) -> Iterator[Block]:
     for key, values in leaves(grid.product):
-        _require_list(values, "product", key, where)
+        require_list(values, "product", key, where)
         rows = [{key.path: value} for value in values]
         yield Block(f"[grid.product] {key.text!r}", {key.path: key}, rows)
 
@@ -113,7 +115,7 @@ def _products(grid: GridConfig, where: str) -> Iterator[Block]:
 def _zip(grid: GridConfig, where: str) -> Iterator[Block]:
     columns = dict(leaves(grid.zip))
     for key, values in columns.items():
-        _require_list(values, "zip", key, where)
+        require_list(values, "zip", key, where)
     if not columns:
         return
     if len({len(values) for values in columns.values()}) > 1:
@@ -205,13 +207,14 @@ def _head(text: str) -> tuple[KeyPath, bool]:
     return found.path, found.create
 
 
-def _require_list(values: object, block: str, key: Key, where: str) -> None:
+def require_list(values: object, block: str, key: Key, where: str) -> None:
+    """Refuse what is no list of values."""
     if not isinstance(values, list) or not values:
         msg = f"{where}: [grid.{block}] {key.text!r} is {shown(values)}: expected a list of values"
         raise ConfigError(msg + (", not an empty one" if values == [] else ""))
 
 
-def _refuse_twins(block: Block, where: str) -> None:
+def refuse_twins(block: Block, where: str) -> None:
     """Refuse a row that is there twice, which can only be a slip."""
     seen: dict[object, int] = {}
     for index, row in enumerate(() if block.drawn else block.rows):
