@@ -28,7 +28,7 @@ LAYERS = (
     {"units", "whole_file"},
     {"recordings", "connectome", "spiking"},
     {"models", "losses", "metrics"},
-    {"training", "plots"},
+    {"training", "plots", "export"},
 )
 
 

@@ -1,4 +1,4 @@
-"""The odor trials: rates, baseline, durations, and whole-trial readers of them."""
+"""The odor trials: rates, baseline, durations, and whole-trial measures of activity."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import pytest
 from scipy import stats
 
 from neuro.metrics import activity
-from neuro.metrics.ideal_observer import ideal_observer_decisions
-from neuro.spiking.odor_trials import OdorLaw, draw_counts
+from neuro.spiking.odor_trials import OdorLaw, draw_spikes
 
 LAW = {
     "rate_at_response_1_hz": 192.0,
@@ -25,44 +24,65 @@ def law(counts="poisson", **changed):
     return OdorLaw(**{**LAW, **changed}, counts=counts)
 
 
+def raster(spikes, n_neurons, dt_ms):
+    """Count spikes in bins by hand, shape (T, N)."""
+    counts = np.zeros((500 // dt_ms, n_neurons), dtype=int)
+    for time_ms, neuron in zip(*spikes, strict=True):
+        counts[time_ms // dt_ms, neuron] += 1
+    return counts
+
+
 @pytest.mark.parametrize("counts", ["poisson", "bernoulli"])
 def test_rates_are_those_of_the_law_during_and_after_the_odor(counts):
     generator = np.random.default_rng(0)
     n_trials, duration_ms = 4000, 205
-    trials = np.stack(
-        [
-            draw_counts(law(counts), RESPONSE, duration_ms, dt_ms=10, generator=generator)
-            for _ in range(n_trials)
-        ]
-    )
-    mean = trials.mean(axis=0)
+    total = np.zeros((50, 4))
+    for _ in range(n_trials):
+        spikes = draw_spikes(law(counts), RESPONSE, duration_ms, generator=generator)
+        total += raster(spikes, 4, 10)
+    mean = total / n_trials
     # p = (max(0, response * 192 * 0.5) + 8) * 1e-3 a ms, 10 ms a bin; 8 Hz without response.
     during = np.array([0.08, 0.32, 1.04, 0.08])
     off = np.full(4, 0.08)
     expected = np.vstack([np.tile(during, (20, 1)), (during + off) / 2, np.tile(off, (29, 1))])
     standard_error = np.sqrt(expected / n_trials)
-    assert trials.shape == (n_trials, 50, 4)
     assert np.abs((mean - expected) / standard_error).max() < 4.5
     chi2 = (((mean - expected) / standard_error) ** 2).sum()
     assert chi2 < stats.chi2.ppf(0.9999, expected.size)
 
 
-def test_bernoulli_gives_at_most_one_spike_a_ms_with_binomial_variance():
-    loud = law("bernoulli", rate_at_response_1_hz=1900.0)
+@pytest.mark.parametrize(("counts", "p"), [("bernoulli", 0.958), ("poisson", 0.958)])
+def test_variance_of_a_count_tells_the_laws_apart(counts, p):
+    # 10 steps of p each: 10 p (1 - p) if a step has one spike at most, 10 p if not.
+    loud = law(counts, rate_at_response_1_hz=1900.0)
     generator = np.random.default_rng(1)
-    fine = draw_counts(loud, RESPONSE, 499, dt_ms=1, generator=generator)
-    assert set(np.unique(fine)) == {0, 1}
-    coarse = draw_counts(loud, np.ones(50_000), 499, dt_ms=10, generator=generator)[0]
-    p = (1900 * 0.5 + 8) / 1000
-    assert coarse.var() == pytest.approx(10 * p * (1 - p), rel=0.05)
-    with pytest.raises(ValueError, match="above one spike a ms"):
-        draw_counts(
-            law("bernoulli", rate_at_response_1_hz=2000.0),
-            RESPONSE,
-            100,
-            dt_ms=1,
-            generator=generator,
-        )
+    time_ms, neuron = draw_spikes(loud, np.ones(5000), 12, generator=generator)
+    first = np.bincount(neuron[time_ms < 10], minlength=5000)
+    assert first.mean() == pytest.approx(10 * p, rel=0.02)
+    variance = 10 * p * (1 - p) if counts == "bernoulli" else 10 * p
+    assert first.var() == pytest.approx(variance, rel=0.08)
+    most = np.bincount(time_ms * 5000 + neuron).max()
+    assert most == 1 if counts == "bernoulli" else most > 1
+
+
+@pytest.mark.parametrize("duration_ms", [0, 499])
+def test_shortest_and_longest_odors_drive_the_steps_that_they_last(duration_ms):
+    # A rate near one spike a ms fills the odor's steps; without a baseline nothing follows.
+    loud = law("bernoulli", rate_at_response_1_hz=1998.0, baseline_hz=0.0, duration_min_ms=0)
+    spikes = draw_spikes(loud, np.ones(50), duration_ms, generator=np.random.default_rng(3))
+    assert set(spikes.time_ms.tolist()) == set(range(duration_ms))
+
+
+def test_neurons_without_any_response_keep_the_baseline():
+    spikes = draw_spikes(law(), np.zeros(2000), 400, generator=np.random.default_rng(4))
+    expected = 2000 * 500 * 0.008
+    assert abs(len(spikes.neuron) - expected) < 4.5 * np.sqrt(expected)
+
+
+def test_rate_that_reaches_a_spike_a_ms_is_refused():
+    loud = law("bernoulli", rate_at_response_1_hz=2000.0)
+    with pytest.raises(ValueError, match="not below one spike a ms"):
+        draw_spikes(loud, RESPONSE, 100, generator=np.random.default_rng(0))
 
 
 def test_durations_are_whole_ms_from_70_to_below_500_uniformly():
@@ -87,43 +107,12 @@ def test_impossible_laws_are_refused(changed, message):
 
 
 def test_bins_that_do_not_divide_the_trial_are_refused():
-    with pytest.raises(ValueError, match="dt_ms = 7 does not divide the trial of 500 ms"):
-        draw_counts(law(), RESPONSE, 100, dt_ms=7, generator=np.random.default_rng(0))
-
-
-def test_ideal_observer_decides_as_scipy_s_likelihood_does():
-    response = np.array([[0.9, 0.0, 0.3, 0.3], [0.0, 0.7, 0.3, 0.3], [0.2, 0.2, 0.9, 0.9]])
-    counts = np.random.default_rng(3).poisson(15, size=(200, 4))
-    grid_s = np.linspace(70, 500, 44) / 1000
-    expected = 8 * 0.5 + 96 * response[:, None] * grid_s[:, None]  # (odor, duration, neuron)
-    log_likelihood = stats.poisson.logpmf(counts[:, None, None], expected).sum(axis=-1)
-    decided = ideal_observer_decisions(counts, law(), response)
-    np.testing.assert_array_equal(decided, log_likelihood.max(axis=2).argmax(axis=1))
-
-
-def test_ideal_observer_names_the_published_284_rows_as_often_as_published(shared_data):
-    from neuro.connectome.odors import load_odors
-    from neuro.connectome.olfactory_pathway import load_pathway
-
-    odors = load_odors(shared_data / "fly", seed_compat=True)
-    cells = load_pathway(shared_data / "fly").cells
-    response = odors.drive(cells.orn["door_receptors"])
-    generator = np.random.default_rng(4)
-    label = np.repeat(np.arange(284), 3)
-    counts = np.concatenate(
-        [
-            draw_counts(
-                law(),
-                response[odor],
-                law().draw_duration_ms(generator),
-                dt_ms=500,
-                generator=generator,
-            )
-            for odor in label
-        ]
-    )
-    accuracy = (ideal_observer_decisions(counts, law(), response) == label).mean()
-    assert accuracy == pytest.approx(0.958, abs=3 * np.sqrt(2 * 0.958 * 0.042 / 852))
+    assert law().n_bins(5) == 100
+    for dt_ms in (7, 0, -5):
+        with pytest.raises(
+            ValueError, match=f"dt_ms = {dt_ms} does not divide the trial of 500 ms"
+        ):
+            law().n_bins(dt_ms)
 
 
 # Three units, three odors: unit 0 answers one odor, unit 1 all alike, unit 2 none.

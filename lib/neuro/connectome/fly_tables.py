@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from neuro.connectome import door, larva
+from neuro.connectome import door, larva_tables
 from neuro.connectome.fly_connections import build_connections, read_edges
 from neuro.connectome.fly_neurons import build_cell_types, build_neurons
 
@@ -46,8 +46,8 @@ def build_tables(raw: Path) -> dict[str, pd.DataFrame]:
         DOOR_ODORS: door.build_odors(raw),
         DOOR_MAPPINGS: door.build_mappings(raw),
         DOOR_SELECTED: door.build_selected(raw),
-        LARVA_NEURONS: larva.build_larva_neurons(raw),
-        LARVA_CONNECTIONS: larva.build_larva_connections(raw),
+        LARVA_NEURONS: larva_tables.build_larva_neurons(raw),
+        LARVA_CONNECTIONS: larva_tables.build_larva_connections(raw),
     }
 
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuro.connectome import fly_tables
+from neuro.connectome.door import ALIASES
+from neuro.connectome.flywire import check_choice
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
 
-# DoOR's name of a response unit where the neuron table has another; "Ir75" (pooled) has none.
-ALIASES = {"Gr21a": "Gr21a.Gr63a", "Or65": "Or65a", "Or22": "Or22a", "Or56a": "ab4B"}
+CLASSES = ("selection", "published_284")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Odors:
         return np.clip(drive, 0, None)
 
 
-def load_odors(folder: Path, *, seed_compat: bool = False) -> Odors:
+def load_odors(folder: Path, *, classes: str = "selection") -> Odors:
     """Choose the odors to be named.
 
     The rule: of the 52 response units that FlyWire neurons are assigned to, more than 2 respond
@@ -59,15 +60,20 @@ def load_odors(folder: Path, *, seed_compat: bool = False) -> Odors:
 
     Args:
         folder: where the tables lie.
-        seed_compat: take the 284 rows of the published selection instead, three of which repeat a
-            name with the responses of a single receptor.
+        classes: "selection" applies the rule; "published_284" takes the 284 rows of the published
+            selection, three of which repeat a name with the responses of a single receptor.
 
     Returns:
         The odors, in the order of DoOR.
+
+    Raises:
+        FileNotFoundError: a table is missing.
+        ValueError: no such classes.
     """
+    check_choice("classes", classes, CLASSES)
     published = fly_tables.read_table(folder, fly_tables.DOOR_SELECTED)
     odors = fly_tables.read_table(folder, fly_tables.DOOR_ODORS)
-    if seed_compat:
+    if classes == "published_284":
         chosen = published
     else:
         matrix = fly_tables.read_table(folder, fly_tables.DOOR_RESPONSES)

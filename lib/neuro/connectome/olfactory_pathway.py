@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from neuro.connectome import fly_tables
+from neuro.connectome.flywire import count_synapses, load_adult
+from neuro.connectome.lumped_inhibition import glomerular_overlap
+from neuro.connectome.wiring_controls import shuffle_targets
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pandas as pd
     from numpy.typing import NDArray
-
-INHIBITION = ("lumped", "none")
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The neurons of the pathway, rows of the neuron table; each kind is ordered by root id.
+    """The neurons of the pathway, columns of `neuro.connectome.flywire.AdultFly`, by root id.
 
     Attributes:
         orn: receptor neurons that carry a receptor of DoOR.
@@ -47,7 +47,7 @@ class Pathway:
         cells: the neurons, in the order of the axes.
         orn_to_pn, orn_to_ln: shares of receptor input, >= 0: data.
         pn_to_kc: shares of PN input, signed by the PN's transmitter: data, unless shuffled.
-        ln_to_pn: shares of inhibition, >= 0: inferred, for there are no data.
+        ln_to_pn: shares of inhibition, >= 0: modelled, for there are no data.
     """
 
     cells: Cells
@@ -67,78 +67,51 @@ class Pathway:
         return digest.digest()
 
 
-def load_pathway(folder: Path, *, shuffle: np.random.Generator | None = None) -> Pathway:
+def load_pathway(
+    folder: Path,
+    *,
+    shuffle: np.random.Generator | None = None,
+    receptor_map: str = "cell_type",
+) -> Pathway:
     """Cut the pathway out of the tables.
 
     Args:
         folder: where the tables lie.
         shuffle: permute the Kenyon cells over all PN -> KC pairs with this generator, as a control;
             None keeps the real pairs.
+        receptor_map: see `neuro.connectome.flywire.load_adult`.
 
     Returns:
         The pathway.
 
     Raises:
         FileNotFoundError: a table is missing.
+        ValueError: no such map.
     """
-    neurons, edges = read_by_root_id(folder)
+    # A PN of unknown sign counts as excitatory, as most are.
+    neurons, edges = load_adult(folder, sign_rule="published", receptor_map=receptor_map)
     cells = select_cells(neurons, edges)
     pn_to_kc = pairs(edges, cells.pn, cells.kc)
     if shuffle is not None:
         pn_to_kc = shuffle_targets(pn_to_kc, shuffle)
-    orn_to_pn = input_shares(pairs(edges, cells.orn, cells.pn), cells.orn, cells.pn)
-    orn_to_ln = input_shares(pairs(edges, cells.orn, cells.ln), cells.orn, cells.ln)
-    # A PN of unknown sign counts as excitatory, as most are.
-    sign = cells.pn["sign"].replace(0, 1).to_numpy()[:, None]
+    orn_to_pn = count_synapses(edges, cells.orn, cells.pn)
+    orn_to_ln = count_synapses(edges, cells.orn, cells.ln)
+    sign = cells.pn["sign"].to_numpy()[:, None]
     return Pathway(
         cells=cells,
-        orn_to_pn=orn_to_pn,
-        orn_to_ln=orn_to_ln,
-        pn_to_kc=sign * input_shares(pn_to_kc, cells.pn, cells.kc),
+        orn_to_pn=input_shares(orn_to_pn),
+        orn_to_ln=input_shares(orn_to_ln),
+        pn_to_kc=sign * input_shares(count_synapses(pn_to_kc, cells.pn, cells.kc)),
         ln_to_pn=infer_inhibition(orn_to_pn, orn_to_ln, cells.orn["glomerulus"]),
     )
 
 
-def check_inhibition(kind: str) -> None:
-    """Refuse a kind of inhibition that does not exist.
-
-    Args:
-        kind: "lumped" (LN -> PN inferred from the LN's input, one APL value for all KCs) or "none".
-
-    Raises:
-        ValueError: it is neither; "data" is refused with the reason.
-    """
-    if kind == "data":
-        msg = (
-            "inhibition = 'data' cannot be had for the adult fly: these tables hold no output of "
-            "local neurons (LN -> PN) and no synapse between APL and Kenyon cells. Use 'lumped' "
-            "(modelled) or 'none'"
-        )
-        raise ValueError(msg)
-    if kind not in INHIBITION:
-        msg = f"inhibition = {kind!r} is none of {', '.join(map(repr, INHIBITION))}"
-        raise ValueError(msg)
-
-
-def read_by_root_id(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read neurons, indexed by and ordered by root id, and edges between root ids.
-
-    Rows of the neuron table are no identity: it was appended to.
-    """
-    neurons = fly_tables.read_table(folder, fly_tables.NEURONS)
-    edges = fly_tables.read_table(folder, fly_tables.CONNECTIONS)
-    root_id = neurons.set_index("index")["root_id"]
-    edges = edges.assign(pre=edges["pre"].map(root_id), post=edges["post"].map(root_id))
-    neurons = neurons.set_index("root_id", drop=False).rename_axis(None).sort_index()
-    return neurons, edges.sort_values(["pre", "post"], ignore_index=True)
-
-
 def select_cells(neurons: pd.DataFrame, edges: pd.DataFrame) -> Cells:
     """Choose the neurons of the pathway; see `Cells`."""
-    broad = neurons["class_broad"]
-    orn = neurons[neurons["seed_input"]]
-    alpn, alln = neurons[broad == "ALPN"], neurons[broad == "ALLN"]
-    left_kc = neurons[(broad == "KC") & (neurons["side"] == "left")]
+    kind = neurons["cell_class"]
+    orn = neurons[neurons["is_input"]]
+    alpn, alln = neurons[kind == "ALPN"], neurons[kind == "ALLN"]
+    left_kc = neurons[(kind == "KC") & (neurons["side"] == "left")]
     driven = pairs(edges, orn, alpn)["post"]
     driving = pairs(edges, alpn, left_kc)["pre"]
     pn = alpn.loc[np.intersect1d(driven, driving)]
@@ -153,37 +126,23 @@ def pairs(edges: pd.DataFrame, pre: pd.DataFrame, post: pd.DataFrame) -> pd.Data
     return edges.loc[chosen, ["pre", "post", "syn_count"]].reset_index(drop=True)
 
 
-def shuffle_targets(edges: pd.DataFrame, generator: np.random.Generator) -> pd.DataFrame:
-    """Permute the postsynaptic neurons over all pairs; a pair keeps its synapse count.
-
-    Counted with multiplicity, every presynaptic neuron keeps its out-degree and every postsynaptic
-    one its in-degree.
-    """
-    return edges.assign(post=generator.permutation(edges["post"].to_numpy()))
-
-
-def input_shares(edges: pd.DataFrame, pre: pd.DataFrame, post: pd.DataFrame) -> NDArray[np.float64]:
+def input_shares(synapses: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return each neuron's input by source as shares of its synapses, shape (pre, post)."""
-    counts = np.zeros((len(pre), len(post)))
-    rows = pre.index.get_indexer(pd.Index(edges["pre"]))
-    columns = post.index.get_indexer(pd.Index(edges["post"]))
-    np.add.at(counts, (rows, columns), edges["syn_count"].to_numpy())
-    return counts / counts.sum(axis=0)
+    return synapses / synapses.sum(axis=0)
 
 
 def infer_inhibition(
-    orn_to_pn: NDArray[np.float64], orn_to_ln: NDArray[np.float64], glomerulus: pd.Series
+    orn_to_pn: NDArray[np.int64], orn_to_ln: NDArray[np.int64], glomerulus: pd.Series
 ) -> NDArray[np.float64]:
     """Infer LN -> PN: an LN inhibits a PN as far as they are driven by the same glomeruli.
 
     Args:
-        orn_to_pn: shares of receptor input, shape (ORN, PN).
-        orn_to_ln: shares of receptor input, shape (ORN, LN).
+        orn_to_pn: synapses, shape (ORN, PN).
+        orn_to_ln: synapses, shape (ORN, LN).
         glomerulus: of the ORNs, shape (ORN,).
 
     Returns:
         Shares of inhibition, >= 0, shape (LN, PN); those onto a PN sum to 1.
     """
-    member = pd.get_dummies(glomerulus).to_numpy(dtype=np.float64)
-    overlap = (member.T @ orn_to_ln).T @ (member.T @ orn_to_pn)
+    overlap = glomerular_overlap(orn_to_pn, orn_to_ln, glomerulus)
     return overlap / overlap.sum(axis=0)

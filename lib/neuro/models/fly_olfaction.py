@@ -1,26 +1,29 @@
-"""The fly's olfactory pathway as a spiking network that names odors."""
+"""The fly's feed-forward olfactory pathway as a spiking network that names odors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
-from snntorch import surrogate
 from torch import nn
 
-from neuro.models import fly_neurons
-from neuro.spiking.neurons import decay_per_step
+from neuro.models import odor_network
+from neuro.models.graded_feedback import Inhibited, run_with_feedback
+from neuro.models.odor_network import OdorResponse, id_buffer, unit_table, wiring_buffer
+from neuro.spiking.fixed import FixedModule
+from neuro.spiking.neurons import LIF
+from neuro.spiking.simulate import simulate
+from neuro.spiking.surrogate import FastSigmoid
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from neuro.connectome.olfactory_pathway import Pathway
 
-Surrogate = Callable[[torch.Tensor], torch.Tensor]
-_IDS = ("orn_id", "pn_id", "kc_id", "ln_id")
+_MATRICES = ("orn_to_pn", "orn_to_ln", "pn_to_kc", "ln_to_pn")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Settings:
         inhibition_scale: the same, for LN -> PN.
         count_scale: factor on KC spike counts before the readout.
         surrogate_slope: slope k of the surrogate gradient.
+        backend: see `neuro.spiking.simulate`, for PNs and local neurons.
     """
 
     dt_ms: float
@@ -55,6 +59,7 @@ class Settings:
     inhibition_scale: float
     count_scale: float
     surrogate_slope: float
+    backend: str = "auto"
 
     @property
     def per_step(self) -> float:
@@ -69,19 +74,11 @@ class Drive(NamedTuple):
     ln: torch.Tensor
 
 
-class FlyResponse(NamedTuple):
-    """Logits, shape (B, C), and the spikes of each PN and KC in the trial, shape (B, units)."""
-
-    logits: torch.Tensor
-    pn_count: torch.Tensor
-    kc_count: torch.Tensor
-
-
-class FlyOlfaction(nn.Module):
+class FlyOlfaction(FixedModule):
     """ORN -> PN -> KC -> C odors, in units of the threshold.
 
-    All neurons are leaky integrate-and-fire (`fly_neurons.step`). With x[t] the receptor
-    spikes of a step, normalized weights W, learned gains g and r = 10 ms / dt:
+    All neurons are leaky integrate-and-fire with gain "normalized", reset to zero. With x[t] the
+    receptor spikes of a step, normalized weights W, learned gains g and r = 10 ms / dt:
 
         LN:  drive = 5 r g_ln x W_orn_ln
         PN:  drive = 5 r g_pn[type] x W_orn_pn - 0.5 r g_inh s_ln W_ln_pn
@@ -92,9 +89,18 @@ class FlyOlfaction(nn.Module):
     W_orn_pn, W_orn_ln, W_pn_kc are data and fixed; W_ln_pn is inferred and A, one value for all
     KCs, stands for APL: both are models. Learned are gains, membrane time constants and biases by
     cell type, the three inhibitory gains, W and b. 5, 0.5 and r are in `Settings`.
+
+    Attributes:
+        units: see `OdorNetwork`: local neurons (with inhibition), PNs, KCs, each by root id.
+        inhibition: whether LN -> PN acts.
+        feedback: whether APL acts.
     """
 
+    input_id: torch.Tensor
+    pn_id: torch.Tensor
     kc_id: torch.Tensor
+    ln_id: torch.Tensor
+    wiring_hash: torch.Tensor
     orn_to_pn: torch.Tensor
     orn_to_ln: torch.Tensor
     pn_to_kc: torch.Tensor
@@ -113,100 +119,103 @@ class FlyOlfaction(nn.Module):
         """
         super().__init__()
         self.settings = settings
-        self.inhibition = inhibition
+        self.inhibition = self.feedback = inhibition
         cells = pathway.cells
-        for name, kind in zip(_IDS, (cells.orn, cells.pn, cells.kc, cells.ln), strict=True):
-            self.register_buffer(name, torch.from_numpy(kind["root_id"].to_numpy(copy=True)))
-        wiring = torch.frombuffer(bytearray(pathway.fingerprint), dtype=torch.uint8)
-        self.register_buffer("wiring", wiring)
-        for name in ("orn_to_pn", "orn_to_ln", "pn_to_kc", "ln_to_pn"):
+        kinds = [cells.ln, cells.pn, cells.kc] if inhibition else [cells.pn, cells.kc]
+        self.units = pd.concat([unit_table(kind) for kind in kinds], ignore_index=True)
+        names = ("input_id", "pn_id", "kc_id", "ln_id")
+        for name, kind in zip(names, (cells.orn, cells.pn, cells.kc, cells.ln), strict=True):
+            self.register_buffer(name, id_buffer(kind))
+        self.register_buffer("wiring_hash", wiring_buffer(pathway.fingerprint))
+        for name in _MATRICES:
             weight = torch.from_numpy(getattr(pathway, name)).float()
             self.register_buffer(name, weight, persistent=False)
-        tau_ms = settings.tau_mem_ms
-        self.pn = _TypedPopulation(cells.pn["cell_type"], settings.orn_to_pn_gain, tau_ms)
-        self.kc = _TypedPopulation(cells.kc["cell_type"], settings.pn_to_kc_gain, tau_ms)
+        self.pn = _TypedPopulation(cells.pn["cell_type"], settings.orn_to_pn_gain, settings)
+        self.kc = _TypedPopulation(cells.kc["cell_type"], settings.pn_to_kc_gain, settings)
         gains = (settings.orn_to_ln_gain, settings.ln_to_pn_gain, settings.apl_to_kc_gain)
         self.log_inhibition = nn.Parameter(torch.tensor(gains).log())
         self.readout = nn.Linear(len(cells.kc), n_classes)
-        self.spike = surrogate.fast_sigmoid(slope=settings.surrogate_slope)
+        self.backend = ""
 
-    def project(self, receptor_counts: torch.Tensor) -> Drive:
-        """Spread receptor spikes, shape (..., ORN), onto PNs and LNs by the fixed weights."""
-        return Drive(receptor_counts @ self.orn_to_pn, receptor_counts @ self.orn_to_ln)
+    def prepare(self, receptor_spikes: torch.Tensor) -> Drive:
+        """Spread receptor spikes, shape (T, B, ORN), onto PNs and LNs by the fixed weights."""
+        return Drive(receptor_spikes @ self.orn_to_pn, receptor_spikes @ self.orn_to_ln)
 
-    def forward(self, drive: Drive) -> FlyResponse:
-        """Present odors to a network at rest.
+    def forward(self, prepared: Drive, *, record_spikes: bool = False) -> OdorResponse:
+        """Present trials to a network at rest.
 
         Args:
-            drive: from `project`.
-
-        Returns:
-            Logits and spike counts.
+            prepared: from `prepare`.
+            record_spikes: whether to return the spikes.
         """
-        pn_spikes = self._antennal_lobe(drive)
-        kc_count = self._mushroom_body(pn_spikes)
-        logits = self.readout(self.settings.count_scale * kc_count)
-        return FlyResponse(logits, pn_spikes.sum(dim=0), kc_count)
+        ln_spikes = self._local_neurons(prepared.ln) if self.inhibition else None
+        pn_spikes = self._projection_neurons(prepared.pn, ln_spikes)
+        kc = self._kenyon_cells(pn_spikes)
+        logits = self.readout(self.settings.count_scale * kc.counts)
+        spikes = [one for one in (ln_spikes, pn_spikes) if one is not None]
+        counts = [*(one.sum(dim=0) for one in spikes), kc.counts]
+        recorded = None
+        if record_spikes:
+            recorded = torch.cat([*spikes, (kc.potential > 1).to(pn_spikes.dtype)], dim=2)
+        return OdorResponse(logits, None, torch.cat(counts, dim=1), recorded)
 
-    def _antennal_lobe(self, drive: Drive) -> torch.Tensor:
-        """Return the spikes of the PNs, shape (T, B, PN)."""
-        scale = self.settings.input_scale * self.settings.per_step
-        excitation = scale * self.pn.gain * drive.pn
-        if self.inhibition:
-            excitation = excitation - self._local_inhibition(scale, drive.ln)
-        return _run(excitation, self.pn.decay(self.settings), self.pn.bias, self.spike)
-
-    def _local_inhibition(self, scale: float, ln_drive: torch.Tensor) -> torch.Tensor:
-        """Return what the LNs take from the PNs' drive, shape (T, B, PN)."""
-        gain_in, gain_out, _ = self.log_inhibition.exp()
-        settings = self.settings
-        decay = fly_neurons.LIFDecay(
-            decay_per_step(dt_ms=settings.dt_ms, tau_ms=settings.tau_syn_ms),
-            decay_per_step(dt_ms=settings.dt_ms, tau_ms=settings.tau_ln_ms),
-        )
-        spikes = _run(scale * gain_in * ln_drive, decay, 0.0, self.spike)
-        return settings.inhibition_scale * settings.per_step * gain_out * (spikes @ self.ln_to_pn)
-
-    def _mushroom_body(self, pn_spikes: torch.Tensor) -> torch.Tensor:
-        """Return the KCs' spike counts, shape (B, KC)."""
-        settings = self.settings
-        scale = settings.input_scale * settings.per_step
-        gain, decay = scale * self.kc.gain, self.kc.decay(settings)
-        apl_gain = scale * self.log_inhibition[2].exp()
-        apl_decay = decay_per_step(dt_ms=settings.dt_ms, tau_ms=settings.tau_apl_ms)
-        n_trials = pn_spikes.shape[1]
-        state = fly_neurons.rest(n_trials, len(self.kc_id), like=pn_spikes)
-        apl = pn_spikes.new_zeros(n_trials, 1)
-        count = torch.zeros_like(state.potential)
-        for now in pn_spikes.unbind(dim=0):
-            drive = gain * (now @ self.pn_to_kc)
-            if self.inhibition:
-                drive = drive - apl_gain * apl
-            fired, state = fly_neurons.step(
-                state, drive, decay=decay, bias=self.kc.bias, spike=self.spike
-            )
-            apl = apl_decay * apl + (1 - apl_decay) * fired.mean(dim=1, keepdim=True)
-            count = count + fired
-        return count
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:  # noqa: ANN401
-        """Load learned values, if they belong to the same neurons, wired the same.
+    def silence(self, edge_class: str) -> None:
+        """Let "ALLN->ALPN" or "APL->KC" do nothing from now on.
 
         Raises:
-            ValueError: they belong to other neurons or other wiring.
+            ValueError: another edge class.
         """
-        for name in (*_IDS, "wiring"):
-            saved, own = state_dict.get(name), getattr(self, name)
-            if saved is None or not torch.equal(saved.cpu(), own.cpu()):
-                what = "wiring (weights)" if name == "wiring" else f"root ids ({name})"
-                msg = (
-                    f"the saved state is of another pathway: its {what} differ from this model's. "
-                    "Build the model with the tables and the pn_to_kc it was trained with"
-                )
-                raise ValueError(msg)
-        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        if edge_class == "APL->KC":
+            self.feedback = False
+        elif edge_class == "ALLN->ALPN":
+            self.ln_to_pn.zero_()
+        else:
+            msg = f"edge_class = {edge_class!r} is none of 'ALLN->ALPN', 'APL->KC'"
+            raise ValueError(msg)
+
+    def load_learned(self, state: Mapping[str, torch.Tensor]) -> None:
+        """See `OdorNetwork`."""
+        odor_network.load_learned(self, state)
+
+    def _local_neurons(self, drive: torch.Tensor) -> torch.Tensor:
+        settings = self.settings
+        neuron = _neuron(settings, settings.tau_ln_ms, 0.0)
+        scale = settings.input_scale * settings.per_step
+        return self._run(neuron, scale * self.log_inhibition[0].exp() * drive)
+
+    def _projection_neurons(
+        self, drive: torch.Tensor, ln_spikes: torch.Tensor | None
+    ) -> torch.Tensor:
+        settings = self.settings
+        total = settings.input_scale * settings.per_step * self.pn.gain * drive
+        if ln_spikes is not None:
+            gain = settings.inhibition_scale * settings.per_step * self.log_inhibition[1].exp()
+            total = total - gain * (ln_spikes @ self.ln_to_pn)
+        return self._run(self.pn.neuron(), total)
+
+    def _kenyon_cells(self, pn_spikes: torch.Tensor) -> Inhibited:
+        settings = self.settings
+        scale = settings.input_scale * settings.per_step
+        apl_gain = scale * self.log_inhibition[2].exp()
+        return run_with_feedback(
+            self.kc.neuron(),
+            scale * self.kc.gain * (pn_spikes @ self.pn_to_kc),
+            dt_ms=settings.dt_ms,
+            gain=apl_gain if self.feedback else torch.zeros_like(apl_gain),
+            tau_ms=settings.tau_apl_ms,
+        )
+
+    def _run(self, neuron: LIF, drive: torch.Tensor) -> torch.Tensor:
+        simulation = simulate(
+            neuron,
+            (),
+            n_units=drive.shape[2],
+            dt_ms=self.settings.dt_ms,
+            drive=drive,
+            backend=self.settings.backend,
+        )
+        self.backend = simulation.backend
+        return simulation.spikes
 
 
 class _TypedPopulation(nn.Module):
@@ -214,36 +223,31 @@ class _TypedPopulation(nn.Module):
 
     type_of_unit: torch.Tensor
 
-    def __init__(self, cell_type: pd.Series, gain: float, tau_mem_ms: float) -> None:
+    def __init__(self, cell_type: pd.Series, gain: float, settings: Settings) -> None:
         super().__init__()
         codes, names = pd.factorize(cell_type, sort=True)
-        self.type_names = tuple(names)
-        self.register_buffer("type_of_unit", torch.from_numpy(codes.astype(np.int64)))
+        self._settings, self.type_names = settings, tuple(names)
+        self.register_buffer("type_of_unit", torch.from_numpy(codes.astype("int64")))
         self.log_gain = nn.Parameter(torch.full((len(names),), math.log(gain)))
-        self.log_tau_mem_ms = nn.Parameter(torch.full((len(names),), math.log(tau_mem_ms)))
+        start = math.log(settings.tau_mem_ms)
+        self.log_tau_mem_ms = nn.Parameter(torch.full((len(names),), start))
         self.bias_by_type = nn.Parameter(torch.zeros(len(names)))
 
     @property
     def gain(self) -> torch.Tensor:
         return self.log_gain.exp()[self.type_of_unit]
 
-    @property
-    def bias(self) -> torch.Tensor:
-        return self.bias_by_type[self.type_of_unit]
-
-    def decay(self, settings: Settings) -> fly_neurons.LIFDecay:
+    def neuron(self) -> LIF:
         tau_ms = self.log_tau_mem_ms.exp()[self.type_of_unit]
-        synapse = decay_per_step(dt_ms=settings.dt_ms, tau_ms=settings.tau_syn_ms)
-        return fly_neurons.LIFDecay(synapse, torch.exp(-settings.dt_ms / tau_ms))
+        return _neuron(self._settings, tau_ms, self.bias_by_type[self.type_of_unit])
 
 
-def _run(
-    drive: torch.Tensor, decay: fly_neurons.LIFDecay, bias: torch.Tensor | float, spike: Surrogate
-) -> torch.Tensor:
-    """Step a population from rest over its drive, shape (T, B, N), and return its spikes."""
-    state = fly_neurons.rest(drive.shape[1], drive.shape[2], like=drive)
-    spikes = []
-    for now in drive.unbind(dim=0):
-        fired, state = fly_neurons.step(state, now, decay=decay, bias=bias, spike=spike)
-        spikes.append(fired)
-    return torch.stack(spikes)
+def _neuron(settings: Settings, tau_ms: float | torch.Tensor, bias: float | torch.Tensor) -> LIF:
+    return LIF(
+        tau_mem_ms=tau_ms,
+        tau_syn_ms=settings.tau_syn_ms,
+        bias=bias,
+        reset="zero",
+        gain="normalized",
+        surrogate=FastSigmoid(settings.surrogate_slope),
+    )

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from neuro.spiking.compact_edges import compact_post
 from neuro.spiking.event_call import (
     MODELS,
+    N_SUMMED,
     REALS,
     SURROGATES,
     Caller,
@@ -23,6 +24,7 @@ from neuro.spiking.event_call import (
     State,
     pointer,
     pointers,
+    sums_constants,
 )
 from neuro.spiking.gradients import Gradients
 from neuro.spiking.neurons.neuron import Values
@@ -146,6 +148,16 @@ class _Backward:
         before = (False,) * (len(problem.wanted) - len(problem.constants))
         only = before + problem.wanted[len(before) :]
         self._constants = Gradients(problem._replace(wanted=only))
+        self._summed = sums_constants(problem)
+        asked = only[len(before) :][:N_SUMMED] if self._summed else (False,) * N_SUMMED
+        like = problem.history.new_zeros(problem.n_units)
+        self._parts = [torch.zeros_like(like) if want else None for want in asked]
+        totals = (torch.zeros_like(like, dtype=torch.float64) for _ in asked)
+        self._totals = [one if want else None for one, want in zip(totals, asked, strict=True)]
+        self._fields |= {
+            "constants_part": pointers(self._parts, N_SUMMED),
+            "constants_total": pointers(self._totals, N_SUMMED),
+        }
 
     def _rooms_of_x(self, wants_drive: bool) -> dict[str, Any]:
         """Make room for gradients of x: of all steps, or in turn for those that are needed."""
@@ -184,14 +196,15 @@ class _Backward:
             span: first step, and the one after the last.
             kept: of the segment; None to compute it again.
         """
-        caller, trained = self._caller, self._problem.trained_constants
+        caller = self._caller
+        traced = self._problem.trained_constants and not self._summed
         if kept is None:
             kept = caller.room(span[1] - span[0])
             caller.forward(span, self._spikes, _copy(start), kept, replay=True)
         fields = self._fields | {"start_potential": pointer(start[0])}
         excess: torch.Tensor | None = None
         trace: State = [None, None, None]
-        if trained:
+        if traced:
             excess = torch.empty_like(kept.states[0])
             trace = [None if one is None else torch.empty_like(one) for one in kept.states]
             fields["kept_grad_excess"] = pointer(excess)
@@ -218,6 +231,10 @@ class _Backward:
     def in_order(self) -> list[torch.Tensor | None]:
         """Return the gradients in the order of `Problem.tensors`."""
         constants = self._constants.in_order()[-len(self._problem.constants) :]
+        if self._summed:
+            dtype = self._problem.history.dtype
+            totals = [None if one is None else one.to(dtype) for one in self._totals]
+            constants[:N_SUMMED] = totals
         return [self._drive, *self._weights, *self._sources, *constants]
 
 

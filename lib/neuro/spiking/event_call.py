@@ -23,6 +23,9 @@ MODELS = (LIF, AdaptiveLIF, ConductanceLIF, CurrentLIF)
 SURROGATES = {FastSigmoid: "slope", ATan: "alpha", Triangle: "width"}
 REALS = {torch.float32: "float", torch.float64: "double"}
 
+# The constants of LIF whose gradients the compiled code sums itself: membrane, gain, offset.
+N_SUMMED = 3
+
 # Of a state: a tensor for each variable, None where the model has no such one.
 State = list[torch.Tensor | None]
 
@@ -119,6 +122,8 @@ class _Call(ctypes.Structure):
         *_fields(ctypes.c_int64, "ring_steps chunk_steps padded_trials"),
         ("kept_grad_state", ctypes.c_void_p * 3),
         ("kept_grad_excess", ctypes.c_void_p),
+        ("constants_part", ctypes.c_void_p * N_SUMMED),
+        ("constants_total", ctypes.c_void_p * N_SUMMED),
     ]
 
 
@@ -258,6 +263,7 @@ class Caller:
         like = problem.history
         shape = (n_steps, problem.n_trials, problem.n_units)
         trained = problem.trained_constants
+        traced = trained and not sums_constants(problem)
         if potential is None:
             potential = like.new_empty(shape)
         states: State = [potential, None, None]
@@ -270,12 +276,18 @@ class Caller:
         wide = (*shape[:2], neuron.n_channels * problem.n_units)
         return Kept(
             states=tuple(states),
-            countdown=like.new_empty(shape, dtype=torch.int32) if refractory and trained else None,
-            x=like.new_empty(wide) if trained else None,
+            countdown=like.new_empty(shape, dtype=torch.int32) if refractory and traced else None,
+            x=like.new_empty(wide) if traced or (trained and states[1] is None) else None,
             free=like.new_empty(shape) if jumps and not neuron.detach_reset else None,
             total=None if isinstance(neuron, (LIF, CurrentLIF)) else like.new_empty(shape),
             held=like.new_empty(shape, dtype=torch.uint8) if refractory else None,
         )
+
+
+def sums_constants(problem: Problem) -> bool:
+    """Whether the compiled code sums all gradients of constants that are wanted."""
+    others = problem.wanted[len(problem.wanted) - len(problem.constants) + N_SUMMED :]
+    return problem.trained_constants and type(problem.neuron) is LIF and not any(others)
 
 
 def pointer(tensor: torch.Tensor | None) -> int | None:

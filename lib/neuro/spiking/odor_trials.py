@@ -1,4 +1,4 @@
-"""Spike counts of olfactory receptor neurons while an odor comes and goes.
+"""Spikes of olfactory receptor neurons while an odor comes and goes.
 
 The law (Nanami et al. 2024, doi:10.3389/fnins.2024.1384336), in steps of 1 ms:
 
@@ -10,7 +10,7 @@ with an 8 Hz baseline before, during and after the odor; no adaptation, no other
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -70,43 +70,90 @@ class OdorLaw:
         """Draw how long an odor lasts, a whole number of ms."""
         return int(generator.integers(self.duration_min_ms, self.duration_end_ms))
 
+    def n_bins(self, dt_ms: int) -> int:
+        """Return how many bins a trial has.
 
-def draw_counts(
+        Args:
+            dt_ms: length of a bin, a whole number of ms that divides the trial.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if dt_ms <= 0 or self.trial_ms % dt_ms:
+            msg = f"dt_ms = {dt_ms!r} does not divide the trial of {self.trial_ms!r} ms"
+            raise ValueError(msg)
+        return int(self.trial_ms // dt_ms)
+
+    def hazard(self, response: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return h of a step of 1 ms with odor, the shape of `response`; see `draw_spikes`.
+
+        Raises:
+            ValueError: a rate reaches one spike a ms, which "bernoulli" cannot give.
+        """
+        rate_hz = self.driven_hz(response) + self.baseline_hz
+        if self.counts == "poisson":
+            return rate_hz * (STEP_MS / MS_PER_S)
+        if rate_hz.max(initial=0) >= MS_PER_S / STEP_MS:
+            msg = (
+                f"a rate of {rate_hz.max()!r} Hz is not below one spike a ms; lower "
+                "rate_at_response_1_hz or concentration, or take counts = 'poisson'"
+            )
+            raise ValueError(msg)
+        return -np.log1p(-rate_hz * (STEP_MS / MS_PER_S))
+
+
+class TrialSpikes(NamedTuple):
+    """The spikes of one trial, ordered by time, then neuron.
+
+    Attributes:
+        time_ms: the step of 1 ms that a spike falls into, shape (S,).
+        neuron: whose spike it is, shape (S,).
+    """
+
+    time_ms: NDArray[np.int64]
+    neuron: NDArray[np.int64]
+
+
+def draw_spikes(
     law: OdorLaw,
     response: NDArray[np.float64],
     duration_ms: int,
     *,
-    dt_ms: int,
     generator: np.random.Generator,
-) -> NDArray[np.int64]:
-    """Draw one trial.
+) -> TrialSpikes:
+    """Draw one trial, in time proportional to its spikes.
+
+    Points of a Poisson process with hazard h fall into a step of 1 ms with the chance
+    1 - exp(-h), independently of all other steps: h = -log(1 - p) gives the Bernoulli law, if
+    points that share a step of a neuron count once. Baseline and odor are two such processes.
 
     Args:
         law: rates and times.
         response: of each neuron to the odor, shape (N,).
         duration_ms: how long the odor lasts, from the start of the trial.
-        dt_ms: length of a bin, a whole number of ms that divides the trial.
         generator: source of the randomness.
 
     Returns:
-        Spike counts, shape (T, N). A bin in which the odor ends mixes both rates.
+        The spikes; a pair of step and neuron comes twice only under the law "poisson".
 
     Raises:
-        ValueError: the bins do not divide the trial, or a rate is above one spike a ms.
+        ValueError: a rate reaches one spike a ms, which the law "bernoulli" cannot give.
     """
-    if dt_ms <= 0 or law.trial_ms % dt_ms:
-        msg = f"dt_ms = {dt_ms!r} does not divide the trial of {law.trial_ms!r} ms"
-        raise ValueError(msg)
-    bins = np.arange(0, law.trial_ms, dt_ms)
-    on_ms = np.clip(duration_ms - bins, 0, dt_ms)[:, None]
-    driven_hz = law.driven_hz(response)
-    if law.counts == "poisson":
-        expected = law.baseline_hz * dt_ms + driven_hz * on_ms
-        return generator.poisson(expected / MS_PER_S)
-    chance = STEP_MS / MS_PER_S
-    if driven_hz.max(initial=0) + law.baseline_hz > 1 / chance:
-        msg = f"a rate of {driven_hz.max() + law.baseline_hz!r} Hz is above one spike a ms"
-        raise ValueError(msg)
-    shape = (len(bins), len(response))
-    during = generator.binomial(on_ms, (driven_hz + law.baseline_hz) * chance, size=shape)
-    return during + generator.binomial(dt_ms - on_ms, law.baseline_hz * chance, size=shape)
+    n_neurons = len(response)
+    base = law.hazard(np.zeros(1))[0]
+    added = law.hazard(response) - base
+    n_cells = law.trial_ms * n_neurons
+    always = generator.integers(0, n_cells, size=generator.poisson(base * n_cells))
+    edges = np.cumsum(added)
+    n_driven = generator.poisson(edges[-1] * duration_ms)
+    drawn = edges.searchsorted(edges[-1] * generator.random(n_driven), side="right")
+    neuron = np.minimum(drawn, n_neurons - 1)  # a product of floats may round up to the last edge
+    step = generator.integers(0, max(duration_ms, 1), size=n_driven)
+    cells = np.concatenate([always, step * n_neurons + neuron])
+    if law.counts == "bernoulli":
+        spiked = np.zeros(n_cells, dtype=bool)
+        spiked[cells] = True
+        cells = np.flatnonzero(spiked)
+    else:
+        cells.sort()
+    return TrialSpikes(*np.divmod(cells, n_neurons))

@@ -153,6 +153,19 @@ class Projection(FixedModule):
         """
         return self.wiring.synapses(self._values(), source)
 
+    @torch.no_grad()
+    def silence(self, chosen: torch.Tensor) -> None:
+        """Set weights to 0, also trained ones, whose parametrization can say so as a limit.
+
+        Args:
+            chosen: which, bool, shape (P, N), or with edges (E,) in the order of `edges`.
+        """
+        chosen = self.wiring.stored(chosen)
+        if "raw_weight" in self._parameters:
+            self.raw_weight.masked_fill_(chosen, -torch.inf)
+        else:
+            self.weight.masked_fill_(chosen, 0.0)
+
     def extra_repr(self) -> str:
         """Say sizes and scope."""
         sizes = f"n_pre={self.n_pre}, n_post={self.n_post}, n_channels={self.n_channels}"

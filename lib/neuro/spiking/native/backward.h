@@ -51,6 +51,16 @@ struct Backward {
         }
     }
 
+    void total_constants() const {
+        for (int which = 0; which < 3; ++which) {
+            Real* part = call.constants_part[which];
+            if (!part) continue;
+            double* total = call.constants_total[which];
+            for (int64_t i = 0; i < call.n_units; ++i) total[i] += part[i];
+            std::fill(part, part + call.n_units, (Real)0);
+        }
+    }
+
     void step(int64_t t) {
         Real excess[BLOCK];
         blocks(t, [&](const Place& p, int64_t at) {
@@ -59,6 +69,7 @@ struct Backward {
         });
         gather_spikes_grad(t);
         blocks(t, [&](const Place& p, int64_t at) { neurons(t, p, at); });
+        total_constants();
         if (call.grad_x_by_unit) arrange_by_unit(t);
         for (int64_t k = 0; k < call.n_sets; ++k) {
             const Synapses& set = call.sets[k];

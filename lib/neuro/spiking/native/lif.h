@@ -76,8 +76,9 @@ struct LIF : Model {
             for (int k = 0; k < p.n; ++k) kept_after[k] = free[k] * (1 - s[k]);
             after = kept_after;
         }
-        for (int k = 0; k < p.n; ++k) g[k] = b[k] * after[k];
         const Real* driven = call.reset == HOLD ? after : free;
+        add_constants_grad(p, s, free, after, driven);
+        for (int k = 0; k < p.n; ++k) g[k] = b[k] * after[k];
         std::copy(driven, driven + p.n, grad_x);
         if (gain) {
             for (int k = 0; k < p.n; ++k) grad_x[k] *= gain[k];
@@ -94,6 +95,31 @@ struct LIF : Model {
         if (synapse_gain) {
             for (int k = 0; k < p.n; ++k) grad_x[k] *= synapse_gain[k];
         }
+    }
+
+    // Of b, k and the offset in V[t] = b V*[t-1] + k I[t] + offset.
+    void add_constants_grad(
+        const Place& p, const Real* s, const Real* free, const Real* after, const Real* driven
+    ) const {
+        if (Real* grad = part(MEMBRANE, p)) {
+            const Real *v = potential_before(p), *reset = of_units(RESET, p);
+            if (call.reset == ZERO) {
+                for (int k = 0; k < p.n; ++k) grad[k] += free[k] * between(v[k], reset[k], s[k]);
+            } else {
+                for (int k = 0; k < p.n; ++k) grad[k] += after[k] * v[k];
+            }
+        }
+        if (Real* grad = part(GAIN, p)) {
+            const Real* current = (call.kept_state[1] ? call.kept_state[1] : call.kept_x) + kept(p);
+            for (int k = 0; k < p.n; ++k) grad[k] += driven[k] * current[k];
+        }
+        if (Real* grad = part(OFFSET, p)) {
+            for (int k = 0; k < p.n; ++k) grad[k] += driven[k];
+        }
+    }
+
+    Real* part(int which, const Place& p) const {
+        return call.constants_part[which] ? call.constants_part[which] + p.first : nullptr;
     }
 
     // What the reset of a spike does to the potential, as a gradient of that spike.

@@ -36,6 +36,10 @@ struct Call {
     int64_t ring_steps, chunk_steps, padded_trials;
     Real* kept_grad_state[3];
     Real* kept_grad_excess;
+    // Gradients of the first constants, (N,), null where not wanted or not summed here: of the step at
+    // hand, and of all steps, which are too many to add up in single precision.
+    Real* constants_part[3];
+    double* constants_total[3];
 
     // Spikes of a trial in step t, which may lie before the first.
     const Real* row(int64_t t, int64_t trial) const {

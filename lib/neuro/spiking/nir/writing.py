@@ -62,8 +62,9 @@ def to_nir(
 
     Raises:
         NirError: NIR cannot say it: a reset by subtraction or "hold", refractory periods,
-            conductances, adaptive thresholds, populations that feed back onto each other within a
-            step; or a weight matrix would be too large, as NIR knows no sparse ones.
+            conductances, adaptive thresholds; populations feed back onto each other, for which no
+            reader of NIR agrees on an order; or a weight matrix would be too large, as NIR knows
+            no sparse ones.
         NirMissing: the package nir is not installed.
     """
     populations = {"population": networks} if isinstance(networks, Network) else dict(networks)
@@ -71,6 +72,7 @@ def to_nir(
     if len(times) != 1:
         msg = f"networks have dt_ms = {sorted(times)!r}; a graph needs one network, and one step"
         raise NirError(msg)
+    _check_order(populations)
     writer = _Writer(populations, check_steps(times.pop(), discretization))
     for name, network in populations.items():
         writer.add_population(name, network)
@@ -161,6 +163,24 @@ class _Writer:
             source = f"{name}_delay"
         self._add_node(name, self._nir.Linear(weight=_dense(one, name)))
         self._edges += [(source, name), (name, target)]
+
+
+def _check_order(populations: Mapping[str, Network]) -> None:
+    """Refuse populations of which none is the first.
+
+    Raises:
+        NirError: they feed back onto each other.
+    """
+    left = {name: set(one.input_names) & set(populations) for name, one in populations.items()}
+    while left:
+        ready = {name for name, sources in left.items() if not sources & set(left)}
+        if not ready:
+            msg = (
+                f"the populations {sorted(left)!r} feed back onto each other; only a population's "
+                "way back onto itself is written: make one network of them"
+            )
+            raise NirError(msg)
+        left = {name: sources for name, sources in left.items() if name not in ready}
 
 
 def _dense(one: Synapses, name: str) -> NDArray:
