@@ -124,7 +124,7 @@ def test_inputs_benchmark_refuses_a_disk_that_is_too_small(tmp_path):
     assert "--gigabytes" in ended.stderr
 
 
-@pytest.mark.parametrize("name", ["launch.py", "inputs.py", "grid.py"])
+@pytest.mark.parametrize("name", ["launch.py", "inputs.py", "grid.py", "fly_olfaction.py"])
 def test_benchmark_help_shows_how_to_call_it(name):
     ended = run_benchmark(name, "--help")
     assert ended.returncode == 0
@@ -151,3 +151,23 @@ def test_spiking_benchmark_compares_spikes_and_gradients_before_it_times(tmp_pat
     assert [row["implementation"] for row in rows][:2] == ["snntorch RLeaky", "step loop"]
     assert all(row["spikes_unequal"].startswith("0 of") for row in rows)
     assert "| snntorch RLeaky |" in page.read_text()
+
+
+def test_fly_olfaction_benchmark_compares_spikes_and_gradients_with_torch_sparse(tmp_path):
+    pytest.importorskip("snntorch", reason="the first row steps with its surrogate gradient")
+    numbers, page = tmp_path / "numbers.json", tmp_path / "page.md"
+    page.write_text("<!-- fly olfaction -->\n<!-- end of fly olfaction -->\n")
+    tiny = ("--units", 200, "--trials", 2, "--steps", 60, "--rounds", 1)
+    where = ("--no-memory", "--json", numbers, "--docs", page)
+    ended = run_benchmark("fly_olfaction.py", *tiny, *where)
+    assert ended.returncode == 0, ended.stderr
+    rows = json.loads(numbers.read_text())["rows"]
+    names = [row["implementation"] for row in rows]
+    assert names[:2] == ["torch.sparse CSR", "torch.sparse COO"] and "loop" in names
+    spikes = int(rows[0]["spikes_unequal"].removeprefix("0 of "))
+    assert spikes > 100
+    assert all(row["spikes_unequal"] == f"0 of {spikes}" for row in rows)
+    assert all(row["gradient_error"] < 1e-3 for row in rows)
+    assert "| torch.sparse CSR |" in page.read_text()
+    memory = run_benchmark("fly_olfaction.py", *tiny, "--memory-of", "torch.sparse CSR")
+    assert int(memory.stdout) > 0, memory.stderr
