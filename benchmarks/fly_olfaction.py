@@ -8,9 +8,8 @@ parameters and spikes and are timed in turn, so that a busy minute hits all alik
 stands what makes it comparable, spikes that differ from the first row's and the largest difference
 of a gradient, relative to its largest value. One thread; CPU time and wall time of a sample-step,
 one step of one trial; times are medians, ratios medians of the ratios of the rounds. Memory is the
-most that a process of its own holds beyond what it had before the step. With
-THP_MEM_ALLOC_ENABLE=1 in the environment torch asks Linux for huge pages: the same for all rows,
-and the note below the table says so.
+most that a process of its own holds beyond what it had before the step. As in the experiment,
+freed memory is kept for the next batch (`neuro.training.memory`): for all rows, which gain by it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from __future__ import annotations
 import argparse
 import gc
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -28,7 +26,14 @@ from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
 import torch
-from fly_olfaction_cases import Case, Task, make_case, random_task, real_task
+from fly_olfaction_cases import (
+    Case,
+    Task,
+    keep_freed_memory,
+    make_case,
+    random_task,
+    real_task,
+)
 from timing import add_output_options, heading, machine, report, table
 from torch.nn import functional
 
@@ -66,6 +71,7 @@ def main() -> int:
     """Measure and print."""
     options = parser().parse_args()
     torch.set_num_threads(1)
+    kept = keep_freed_memory()
     task = random_task(options.units) if options.tables is None else real_task(options.tables)
     if options.memory_of is not None:
         return print_memory(task, options)
@@ -74,10 +80,10 @@ def main() -> int:
         case = make_case(task, n_trials=n_trials, n_steps=options.steps, dt_ms=options.dt_ms)
         rows += measure(case, options)
     circuit = "" if options.tables else f" A random circuit of {options.units} units."
-    huge = "with" if os.environ.get("THP_MEM_ALLOC_ENABLE") == "1" else "without"
+    memory = "kept" if kept else "given back"
     note = (
         f"One thread, medians of {options.rounds} interleaved rounds, torch {torch.__version__}, "
-        f"steps of {options.dt_ms} ms, {huge} huge pages.{circuit}\n{activity(case, task)}"
+        f"steps of {options.dt_ms} ms, freed memory {memory}.{circuit}\n{activity(case, task)}"
     )
     text = "\n\n".join([heading(where), table(rows, COLUMNS), note])
     report(options, "fly olfaction", text, {"machine": where, "rows": rows})

@@ -23,6 +23,7 @@ from neuro.models.typed_lif import NeuronSettings  # noqa: E402
 from neuro.spiking.filters import exponential_filter  # noqa: E402
 from neuro.spiking.odor_samples import OdorSamples  # noqa: E402
 from neuro.spiking.odor_trials import OdorLaw  # noqa: E402
+from neuro.training.memory import keep_freed_memory  # noqa: E402, F401
 
 BACKENDS = ("loop", "sequence", "event")
 SEGMENT_STEPS = 50  # as the experiment has it
