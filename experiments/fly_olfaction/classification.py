@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from neuro.connectome.circuit import Circuit, load_circuit
+from neuro.connectome.flywire import CELL_CLASSES
 from neuro.connectome.lumped_inhibition import check_inhibition
 from neuro.connectome.odors import Odors, load_odors
 from neuro.connectome.olfactory_pathway import Pathway, load_pathway
@@ -78,7 +79,7 @@ class Parameters:
     calibration: Targets | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an unknown choice, and keys of tables that are missing or too many.
+        """Refuse an unknown choice, keys of tables that are missing or too many, and no numbers.
 
         Raises:
             ValueError: so it is.
@@ -97,6 +98,28 @@ class Parameters:
             if sorted(value := getattr(self, key)) != names:
                 msg = f"{key} = {value!r} must hold {' and '.join(names)}"
                 raise ValueError(msg)
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        counted = {key: getattr(self, key) for key in ("threads", "epochs", "batch_size")}
+        counted |= {f"samples_per_class.{key}": one for key, one in self.samples_per_class.items()}
+        for key, value in counted.items():
+            if type(value) is not int or value < 1:
+                msg = f"{key} = {value!r} must be a whole number of at least 1"
+                raise ValueError(msg)
+        settings = self.compact or self.full
+        if settings and settings.dt_ms != self.dt_ms:
+            msg = f"dt_ms = {settings.dt_ms!r} must be a whole number of ms: spikes are drawn so"
+            raise ValueError(msg)
+        self.odor.n_bins(self.dt_ms)
+        for name in self.full.gains if self.full else ():
+            if name.count("->") != 1 or not set(name.split("->")) <= set(CELL_CLASSES):
+                known = ", ".join(CELL_CLASSES)
+                msg = f"gains has {name!r}, which is no edge class 'FROM->TO' of {known}"
+                raise ValueError(msg)
+        if self.full and self.full.read_from_ms >= self.odor.trial_ms:
+            msg = f"read_from_ms = {self.full.read_from_ms!r} lies beyond the trial"
+            raise ValueError(msg)
 
     @property
     def dt_ms(self) -> int:
@@ -175,8 +198,15 @@ def find_tables(input_dir: Path | None) -> Path:
 
 
 def find_inhibition(input_dir: Path | None) -> Path | None:
-    """Return the user's table of inhibition among the inputs, inhibition.parquet or .csv."""
+    """Return the user's table of inhibition among the inputs, inhibition.parquet or .csv.
+
+    Raises:
+        ValueError: there are several.
+    """
     files = [] if input_dir is None else sorted(input_dir.glob("inhibition.*"))
+    if len(files) > 1:
+        msg = f"the inputs hold {', '.join(file.name for file in files)}: give one of them"
+        raise ValueError(msg)
     return files[0] if files else None
 
 

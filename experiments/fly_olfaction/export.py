@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from classification import find_inhibition
 from handed_on import load_network
 
 from engram import progress
@@ -131,7 +132,8 @@ def load_trained(input_dir: Path | None) -> Trained:
         if input_dir is None or not (input_dir / name).is_dir():
             msg = f"there is no folder {name!r} in the inputs ({input_dir}): {remedy}"
             raise FileNotFoundError(msg)
-    trained = load_network(input_dir / "trained", input_dir / "tables")
+    inhibition = find_inhibition(input_dir)
+    trained = load_network(input_dir / "trained", input_dir / "tables", inhibition)
     if not isinstance(trained.built.network, FlyPathway):
         msg = (
             "the run is of the compact network, whose APL is a graded value that neither PyNN's "

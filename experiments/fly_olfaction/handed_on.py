@@ -50,8 +50,13 @@ def can_load(trained: Path) -> bool:
     return all((trained / name).exists() for name in (PARAMETERS, NETWORK, CHECKPOINTS))
 
 
-def load_network(trained: Path, tables: Path) -> Trained:
+def load_network(trained: Path, tables: Path, inhibition_file: Path | None = None) -> Trained:
     """Build the network of a run again, with what it had learned at last.
+
+    Args:
+        trained: the run's folder.
+        tables: the folder of tables.
+        inhibition_file: the table that the run was given with inhibition = "file".
 
     Raises:
         engram.errors.ResumeError: the newest checkpoint is of another network.
@@ -59,7 +64,7 @@ def load_network(trained: Path, tables: Path) -> Trained:
     """
     parameters = read_trained(trained)
     with torch.random.fork_rng(devices=[]):
-        built = build(parameters, tables)
+        built = build(parameters, tables, inhibition_file=inhibition_file)
     found = checkpoint.load(trained / CHECKPOINTS, partial=True, network=built.network)
     built.network.eval()
     return Trained(parameters, built, list(found.extra.get("history", [])))

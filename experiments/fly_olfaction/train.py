@@ -27,6 +27,7 @@ from trials import Trials, make_trials
 from engram import metrics, progress
 from engram.checkpoint import Checkpoints
 from neuro.metrics.ideal_observer import ideal_observer_accuracy
+from neuro.models.fly_pathway import FlyPathway
 from neuro.training.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -174,6 +175,8 @@ def learn(
     optimizer.zero_grad()
     total.backward()
     optimizer.step()
+    if isinstance(built.network, FlyPathway):
+        built.network.clip()
     return Learned(loss.item(), spike_loss.item())
 
 

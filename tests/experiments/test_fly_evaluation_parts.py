@@ -20,6 +20,7 @@ PARTS = (
     "controls",
     "page",
     "published",
+    "report",
     "responses",
     "retrained",
     "structure",
@@ -145,6 +146,12 @@ def test_what_was_not_measured_is_not_testable(parts, agreeing, changes, keys):
     after = verdicts(parts, agreeing | changes)
     assert {key for key in after if after[key] != before[key]} == keys
     assert {after[key] for key in keys} == {"not testable"}
+
+
+def test_few_shuffles_prove_nothing(parts, agreeing):
+    few = {"real": 9.0, "shuffled": estimate(5, 1, 3), "z": 4.0, "p": 1 / 4}
+    agreeing["structure"]["pn_convergence"] = few
+    assert verdicts(parts, agreeing)["pn_convergence"] == "not testable"
 
 
 def test_networks_without_mbons_do_not_fail_at_them(parts, agreeing):
@@ -372,6 +379,21 @@ def test_a_network_without_apl_is_not_compared_with_itself(parts, simulate):
 
     found = parts.controls.measure_controls(without_apl, seeds=[0])
     assert "apl_removed_minus_intact" not in found
+
+
+@pytest.mark.parametrize(
+    ("origin", "shown"),
+    [("modelled", "modelled"), ("data", "data"), (None, "none")],
+)
+def test_inhibition_is_labelled_as_what_this_network_has(parts, origin, shown):
+    edges = [("ALPN->KC", "data"), *([("ALLN->ALPN", origin)] if origin else [])]
+    rows = [
+        {"edge_class": name, "pairs": 3, "origin": its_origin, "sign_origin": "known"}
+        for name, its_origin in edges
+    ]
+    html = "".join(parts.report.status(parts.page.Numbers({"edge_classes": rows})))
+    row = html[html.index("LN -&gt; PN") :]
+    assert row[: row.index("</tr>")].count(f'<span class="label {shown}">') == 1
 
 
 def test_text_of_others_is_no_markup(parts):

@@ -143,6 +143,25 @@ def test_every_scope_of_the_full_network_trains(script, inputs, tmp_path, traina
     assert summary["trained_values"] > 0
 
 
+def test_values_of_neurons_never_stay_beyond_their_range(script, inputs, tmp_path):
+    (tmp_path / "out").mkdir()
+    narrow = {"neurons.bias_most": 0.01, "neurons.tau_mem_least_ms": 19.9}
+    parameters = write_parameters("full", tmp_path / "p.toml", **narrow)
+    script.main(inputs, tmp_path / "out", parameters)
+    state = torch.load(newest_checkpoint(tmp_path / "out") / "state.pt", weights_only=True)
+    learned = state["objects"]["network"]["state"]
+    assert learned["network.neuron.bias"].abs().max().item() == pytest.approx(0.01)
+    tau_ms = learned["network.neuron.log_tau_mem_ms"].exp()
+    assert tau_ms.min().item() >= 19.9 - 1e-4
+
+
+def test_two_tables_of_inhibition_are_refused(script, tmp_path):
+    for name in ("inhibition.csv", "inhibition.parquet"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="inhibition.csv, inhibition.parquet: give one"):
+        script.find_inhibition(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("model", "changed", "message"),
     [
@@ -154,6 +173,20 @@ def test_every_scope_of_the_full_network_trains(script, inputs, tmp_path, traina
         ("full", {"model": "small"}, "model = 'small' is none of 'compact', 'full'"),
         ("full", {"samples_per_class": {"train": 1}}, "must hold train and validation"),
         ("full", {"network.trainable": "all"}, "trainable = 'all' is none of 'frozen'"),
+        ("compact", {"epochs": 0}, "epochs = 0 must be a whole number of at least 1"),
+        ("compact", {"batch_size": 0}, "batch_size = 0 must be"),
+        ("full", {"threads": 0}, "threads = 0 must be"),
+        ("full", {"samples_per_class": {"train": 0, "validation": 4}}, "train = 0 must be"),
+        ("compact", {"network.dt_ms": 2.5}, "dt_ms = 2.5 must be a whole number of ms"),
+        ("full", {"network.dt_ms": 3}, "dt_ms = 3 does not divide the trial"),
+        ("full", {"network.read_from_ms": -50.0}, "read_from_ms = -50.0 must be at least 0"),
+        ("full", {"network.read_from_ms": 500.0}, "read_from_ms = 500.0 lies beyond the trial"),
+        ("full", {"odor.concentration": -0.5}, "concentration = -0.5 must lie within 0 .. 1"),
+        ("full", {"gains": {"ALN->ALPN": 5.0}}, "'ALN->ALPN', which is no edge class"),
+        ("full", {"gains": {"ALLN->ALPN": -5.0}}, "must be above 0"),
+        ("full", {"calibration.trials": 0}, "trials = 0 and halvings = 6 must be at least 1"),
+        ("full", {"calibration.kc_active": -0.1}, "kc_active = -0.1 within 0 .. 1"),
+        ("full", {"neurons.bias_most": -1.0}, "bias_most = -1.0 must be at least 0"),
     ],
 )
 def test_impossible_parameters_are_refused(script, inputs, tmp_path, model, changed, message):

@@ -106,6 +106,19 @@ def test_lumped_inhibition_is_modelled_and_labeled_so(tables):
     assert origin["ALPN->KC"] == origin["ALPN->APL"] == "data"
 
 
+@pytest.mark.parametrize("shuffle", ["targets", "targets_within_type", "signs"])
+def test_what_a_control_shuffled_is_not_labeled_data(tables, shuffle):
+    circuit = load_circuit(tables, shuffle=shuffle, generator=np.random.default_rng(0))
+    table = circuit.edge_table().set_index("edge_class")
+    wired, signed = table.loc["ALPN->KC", ["origin", "sign_origin"]]
+    if shuffle == "signs":
+        assert (wired, signed) == ("data", "shuffled")
+    else:
+        assert wired == "shuffled"
+        assert signed != "shuffled"
+    assert (table.loc["ORN->ALPN", "origin"] == "data").all()
+
+
 def test_without_inhibition_only_data_are_left(tables):
     circuit = load_circuit(tables, inhibition="none")
     assert set(circuit.edge_table()["origin"]) == {"data"}

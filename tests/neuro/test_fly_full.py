@@ -136,6 +136,34 @@ def test_bias_and_time_constant_stay_within_their_limits(circuit):
     assert neuron.tau_mem_ms.min().item() == pytest.approx(3.0)
 
 
+@pytest.mark.parametrize("beyond", [50.0, -50.0])
+def test_values_put_back_to_their_limits_act_as_before_and_learn_again(circuit, beyond):
+    model = make(circuit)
+    population = model.network.neuron
+    population.bias.data.fill_(beyond)
+    population.log_tau_mem_ms.data.fill_(beyond)
+    before = population()
+    model.clip()
+    after = population()
+    for name in ("bias", "tau_mem_ms"):
+        torch.testing.assert_close(getattr(after, name), getattr(before, name), rtol=0, atol=0)
+    (after.bias.sum() + after.tau_mem_ms.sum()).backward()
+    assert (population.bias.grad != 0).all()
+    assert (population.log_tau_mem_ms.grad != 0).all()
+
+
+def test_silenced_class_is_silent_also_where_hidden_receptor_neurons_share_it(circuit):
+    model = make(circuit)
+    model.silence("ORN->ALPN")
+    # The tiny fly's receptor neuron 104 carries no receptor and is a hidden one.
+    for name in ("receptors", "recurrent"):
+        edges = model._edges[name]
+        those = torch.from_numpy(edges.edge_class == edges.edge_classes.index("ORN->ALPN"))
+        weights = model.network.projections[name].effective_weights()
+        assert not weights[those].any()
+        assert weights[~those].any()
+
+
 @pytest.mark.parametrize("ids", ["input_id", "unit_id"])
 def test_state_of_other_neurons_is_refused(circuit, ids):
     state = make(circuit).state_dict()

@@ -99,6 +99,11 @@ def test_durations_are_whole_ms_from_70_to_below_500_uniformly():
         ({"duration_end_ms": 501}, "do not fit into a trial"),
         ({"duration_min_ms": 500}, "do not fit into a trial"),
         ({"counts": "gamma"}, "'gamma' is none of 'poisson', 'bernoulli'"),
+        ({"baseline_hz": -8.0}, "baseline_hz = -8.0 must be a rate of at least 0 Hz"),
+        ({"baseline_hz": float("nan")}, "baseline_hz = nan must be a rate"),
+        ({"rate_at_response_1_hz": -192.0}, "rate_at_response_1_hz = -192.0 must be a rate"),
+        ({"concentration": -0.5}, "concentration = -0.5 must lie within 0 .. 1"),
+        ({"concentration": 1.5}, "concentration = 1.5 must lie within 0 .. 1"),
     ],
 )
 def test_impossible_laws_are_refused(changed, message):

@@ -39,6 +39,16 @@ def test_neurons_are_ordered_by_root_id_whatever_the_rows_of_the_table(tables):
     assert pre_and_post == sorted(pre_and_post)
 
 
+@pytest.mark.parametrize("end", ["pre", "post"])
+def test_pairs_of_neurons_that_the_other_table_lacks_are_refused(tables, end):
+    path = fly_tables.table_path(tables, fly_tables.CONNECTIONS)
+    pairs = fly_tables.read_table(tables, fly_tables.CONNECTIONS)
+    pairs.loc[3, end] = 99
+    pairs.to_parquet(path)
+    with pytest.raises(ValueError, match="names neuron 99, which fly_olfactory_neurons does not"):
+        load_adult(tables)
+
+
 def test_edges_name_root_ids_their_classes_and_their_detection(tables):
     edges = load_adult(tables).edges.set_index(["pre", "post"])
     assert edges.loc[(103, 201)].tolist() == [10, "ORN->ALPN", "Buhmann"]

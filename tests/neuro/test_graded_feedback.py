@@ -100,6 +100,8 @@ def test_feedback_lowers_activity():
         {"threshold": 2.0},
         {"v_rest": 0.1},
         {"refractory_ms": 4.0},
+        {"detach_reset": False},
+        {"silence_current": True},
         {"surrogate": ATan()},
     ],
 )

@@ -79,3 +79,8 @@ def test_silence_gives_zeros_and_a_gradient():
 def test_other_units_than_it_was_made_for_are_refused():
     with pytest.raises(ValueError, match=r"must be \(T, B, 30\)"):
         make_readout()(torch.zeros(4, 2, 29))
+
+
+def test_readout_of_no_unit_is_refused():
+    with pytest.raises(ValueError, match="must read at least one unit"):
+        SpikeReadout(READ[:0], n_units=N_UNITS, n_outputs=N_OUTPUTS, dt_ms=2.0, tau_ms=15.0)

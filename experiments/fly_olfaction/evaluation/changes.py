@@ -26,7 +26,13 @@ EVALUATION = 17
 
 
 def changed_wiring(
-    wiring: Pathway | Circuit, parameters: Parameters, tables: Path, *, change: str, seed: int
+    wiring: Pathway | Circuit,
+    parameters: Parameters,
+    tables: Path,
+    *,
+    change: str,
+    seed: int,
+    inhibition_file: Path | None = None,
 ) -> Pathway | Circuit:
     """Return the wiring of a trained network, shuffled.
 
@@ -37,6 +43,7 @@ def changed_wiring(
         change: "targets_within_type": Kenyon cells of one type and side exchange their PNs;
             "signs": neurons of one class exchange their signs.
         seed: of the shuffle.
+        inhibition_file: the table that the run was given with inhibition = "file".
     """
     generator = np.random.default_rng([seed, EVALUATION])
     if isinstance(wiring, Pathway):
@@ -44,6 +51,7 @@ def changed_wiring(
     return load_circuit(
         tables,
         inhibition=parameters.inhibition,
+        inhibition_file=inhibition_file,
         shuffle=change,
         generator=generator,
         sign_rule=parameters.sign_rule,

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 CLAIMS = Path(__file__).with_name("claims.toml")
 PASS, FAIL, UNTESTED = VERDICTS = ("pass", "fail", "not testable")
+# Of fewer, chance alone lies above all in more than 5 % of cases.
+LEAST_SHUFFLES = 19
 NO_ESTIMATE = {"value": None, "error": None, "n": 0}
 
 
@@ -67,6 +69,8 @@ def _pn_convergence(results: dict[str, Any]) -> Outcome | None:
     if (structure := results["structure"]) is None:
         return None
     found = structure["pn_convergence"]
+    if found["shuffled"]["n"] < LEAST_SHUFFLES:
+        return None
     ours = {
         "standard deviation, real": found["real"],
         "shuffled (± s.d.)": found["shuffled"],

@@ -49,6 +49,9 @@ PARTS = (
     ("time constants, thresholds, gains, readout", "modelled", "chosen, or trained on the task"),
 )
 
+# Parts that a network may have from a table of the user instead, or not at all.
+INFERRED = {"LN -> PN": "ALLN->ALPN", "APL <-> KC": "APL->KC"}
+
 
 def write_report(results: dict[str, Any], figures: dict[str, Path]) -> str:
     """Write the page.
@@ -116,9 +119,17 @@ def summary(numbers: Numbers) -> list[Html]:
 
 def status(numbers: Numbers) -> list[Html]:
     """Which parts are measured."""
-    rows = [[part, label(kind, kind), remark] for part, kind, remark in PARTS]
-    blocks = [table(["Part", "Status", "Remark"], rows, numeric=False)]
     edges = numbers.at("edge_classes")
+    origin = {one["edge_class"]: one["origin"] for one in edges}
+    rows = []
+    for part, kind, remark in PARTS:
+        if edges and part in INFERRED:
+            # Of a network with a table of its edges, what is in that table counts.
+            found = origin.get(INFERRED[part])
+            if found != kind:
+                kind, remark = found or "none", "from a table of the user" if found else "left out"
+        rows.append([part, label(kind, kind), remark])
+    blocks = [table(["Part", "Status", "Remark"], rows, numeric=False)]
     if edges:
         counted = [
             [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from classification import OdorNetwork
+from classification import OdorNetwork, find_inhibition
 from handed_on import Trained, can_load, load_network
 
 from engram import progress
@@ -43,7 +43,7 @@ class Simulation:
 
     Args:
         trained: the network; None where the run did not hand it on.
-        tables: the folder of tables.
+        tables: the folder of tables, beside the table of inhibition of a run that was given one.
         responses: of the training run.
         options: how much to simulate.
     """
@@ -134,14 +134,22 @@ class Simulation:
             network = network_on(built.wiring, parameters, built)
             network.silence("APL->KC")
             return network
-        wiring = changed_wiring(built.wiring, parameters, self.tables, change=change, seed=seed)
+        wiring = changed_wiring(
+            built.wiring,
+            parameters,
+            self.tables,
+            inhibition_file=find_inhibition(self.tables.parent),
+            change=change,
+            seed=seed,
+        )
         return network_on(wiring, parameters, built)
 
 
 def open_trained(inputs: dict[str, Path], responses: Responses, options: Options) -> Simulation:
     """Build the network of a training run again, where the run handed it on."""
     tables, folder = inputs["tables"], inputs["trained"]
-    trained = load_network(folder, tables) if can_load(folder) else None
+    inhibition = find_inhibition(tables.parent)
+    trained = load_network(folder, tables, inhibition) if can_load(folder) else None
     return Simulation(trained, tables, responses, options)
 
 

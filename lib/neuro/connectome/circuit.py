@@ -39,7 +39,7 @@ class CircuitEdges(NamedTuple):
             of different detections of synapses cannot be compared, shape (E,).
         edge_class: which of `edge_classes`, shape (E,).
         edge_classes: names: "ORN->ALPN", in alphabetical order.
-        origin: of each edge class: "data" or "modelled".
+        origin: of each edge class: "data", "modelled", or "shuffled" in a control.
     """
 
     pre: NDArray[np.int64]
@@ -98,8 +98,8 @@ class Circuit:
     def edge_table(self) -> pd.DataFrame:
         """Return one row an edge class, for records.
 
-        Columns edge_class, pairs, origin ("data" or "modelled"), sign_origin (of the neurons that
-        send, joined by "|": "known", "predicted", "assumed").
+        Columns edge_class, pairs, origin ("data", "modelled" or "shuffled"), sign_origin (of the
+        neurons that send, joined by "|": "known", "predicted", "assumed", or "shuffled").
         """
         rows = []
         for pre, edges in ((self.inputs, self.forward), (self.hidden, self.recurrent)):
@@ -151,6 +151,8 @@ def load_circuit(
         neurons, edges = _shuffled(neurons, edges, shuffle, generator)
     pairs = edges.rename(columns={"syn_count": "strength"}).assign(origin="data")
     pairs["sign"] = pairs["pre"].map(neurons["sign"])
+    if shuffle in ("targets", "targets_within_type"):
+        pairs.loc[pairs["edge_class"] == "ALPN->KC", "origin"] = "shuffled"
     if inhibition == "lumped":
         added = lumped_inhibition(neurons, edges).assign(origin="modelled")
         pairs = pd.concat([pairs, added], ignore_index=True)

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+# What the tables call the classes of neurons; those of ORNs there are two of are one here.
+CELL_CLASSES = (
+    *("ALLN", "ALPN", "AN", "APL", "CX", "DAN", "KC", "LHCENT", "LHLN", "MBIN", "MBON", "ORN"),
+    *("WEDPN", "other"),
+)
 SIGN_RULES = ("extract", "published")
 RECEPTOR_MAPS = ("cell_type", "published")
 
@@ -63,7 +68,7 @@ def load_adult(
 
     Raises:
         FileNotFoundError: a table is missing.
-        ValueError: no such rule or map.
+        ValueError: no such rule or map, or pairs of neurons that are not in the other table.
     """
     check_choice("sign_rule", sign_rule, SIGN_RULES)
     check_choice("receptor_map", receptor_map, RECEPTOR_MAPS)
@@ -112,6 +117,13 @@ def _neurons(table: pd.DataFrame, sign_rule: str) -> pd.DataFrame:
 
 
 def _edges(table: pd.DataFrame, root_id: pd.Series, cell_class: pd.Series) -> pd.DataFrame:
+    unknown = set(table["pre"]).union(table["post"]) - set(root_id.index)
+    if unknown:
+        msg = (
+            f"{fly_tables.CONNECTIONS} names neuron {min(unknown)!r}, which {fly_tables.NEURONS} "
+            "does not hold: the two tables do not belong together"
+        )
+        raise ValueError(msg)
     edges = table[["syn_count"]].copy()
     edges.insert(0, "pre", table["pre"].map(root_id))
     edges.insert(1, "post", table["post"].map(root_id))

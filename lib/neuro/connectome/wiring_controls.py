@@ -47,4 +47,4 @@ def shuffle_signs(neurons: pd.DataFrame, generator: np.random.Generator) -> pd.D
     sign = neurons["sign"].to_numpy(copy=True)
     for _, rows in sorted(neurons.groupby("cell_class").indices.items()):
         sign[rows] = generator.permutation(sign[rows])
-    return neurons.assign(sign=sign)
+    return neurons.assign(sign=sign, sign_origin="shuffled")

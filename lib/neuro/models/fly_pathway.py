@@ -59,8 +59,15 @@ class Settings:
         """Refuse what cannot be trained.
 
         Raises:
-            ValueError: `trainable` names no scope.
+            ValueError: `trainable` names no scope, the readout is read from before the trial, or a
+                gain is not above 0, as gains change no sign.
         """
+        if not self.read_from_ms >= 0:
+            msg = f"read_from_ms = {self.read_from_ms!r} must be at least 0"
+            raise ValueError(msg)
+        if wrong := {name: one for name, one in self.gains.items() if not one > 0}:
+            msg = f"gains {wrong!r} must be above 0; what does nothing is left out of the circuit"
+            raise ValueError(msg)
         if self.trainable not in TRAINABLE:
             msg = f"trainable = {self.trainable!r} is none of {', '.join(map(repr, TRAINABLE))}"
             raise ValueError(msg)
@@ -147,6 +154,13 @@ class FlyPathway(FixedModule):
         logits = max_over_time(outputs[first:]) + self.bias_out
         return OdorResponse(logits, outputs, counts, simulation.spikes if record_spikes else None)
 
+    def clip(self) -> None:
+        """Put time constants and biases that an update took out of their ranges back to the ends.
+
+        Called by: whoever trains, after every update.
+        """
+        cast("TypedLIF", self.network.neuron).clip()
+
     @torch.no_grad()
     def silence(self, edge_class: str) -> None:
         """Let the synapses of an edge class, such as "APL->KC", do nothing from now on.
@@ -154,12 +168,15 @@ class FlyPathway(FixedModule):
         Raises:
             ValueError: the circuit has no such edges.
         """
-        for name, edges in self._edges.items():
-            if edge_class in edges.edge_classes:
-                code = edges.edge_classes.index(edge_class)
-                projection = cast("Projection", self.network.projections[name])
-                projection.silence(torch.from_numpy(edges.edge_class == code))
-                return
+        # Receptor neurons that no odor drives are hidden ones: a class may be in both sets.
+        holding = [name for name, one in self._edges.items() if edge_class in one.edge_classes]
+        for name in holding:
+            edges = self._edges[name]
+            code = edges.edge_classes.index(edge_class)
+            projection = cast("Projection", self.network.projections[name])
+            projection.silence(torch.from_numpy(edges.edge_class == code))
+        if holding:
+            return
         known = sorted({name for edges in self._edges.values() for name in edges.edge_classes})
         msg = f"edge_class = {edge_class!r} is none of {', '.join(map(repr, known))}"
         raise ValueError(msg)

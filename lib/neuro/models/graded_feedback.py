@@ -54,10 +54,12 @@ def run_with_feedback(
     tau_syn_ms, surrogate = neuron.tau_syn_ms, neuron.surrogate
     kind = (neuron.reset, neuron.gain, neuron.threshold, neuron.v_reset, neuron.v_rest)
     usual = kind == ("zero", "normalized", 1.0, 0.0, 0.0) and not neuron.refractory_ms
+    usual = usual and neuron.detach_reset and not neuron.silence_current
     if not (usual and isinstance(tau_syn_ms, float) and isinstance(surrogate, FastSigmoid)):
         msg = (
-            "the neuron must have reset = 'zero', gain = 'normalized', threshold = 1, rest and "
-            f"reset at 0, one tau_syn_ms, a FastSigmoid and no refractory time; it is {neuron!r}"
+            "the neuron must have reset = 'zero', detached, gain = 'normalized', threshold = 1, "
+            "rest and reset at 0, one tau_syn_ms that spikes do not silence, a FastSigmoid and no "
+            f"refractory time; it is {neuron!r}"
         )
         raise ValueError(msg)
     constants = neuron.constants(dt_ms=dt_ms, n_units=drive.shape[2], like=drive.detach())

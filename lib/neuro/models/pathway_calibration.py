@@ -41,6 +41,22 @@ class Targets:
     kc_active: float
     apl_rate_hz: float
 
+    def __post_init__(self) -> None:
+        """Refuse what no gain can bring about.
+
+        Raises:
+            ValueError: trials or halvings are below 1, or a target is out of range.
+        """
+        if min(self.trials, self.halvings) < 1:
+            msg = f"trials = {self.trials!r} and halvings = {self.halvings!r} must be at least 1"
+            raise ValueError(msg)
+        rates = (self.ln_rate_hz, self.pn_rate_hz, self.apl_rate_hz)
+        if not (min(rates) > 0 and 0 < self.kc_active < 1):
+            msg = (
+                f"rates {rates!r} Hz must be above 0, kc_active = {self.kc_active!r} within 0 .. 1"
+            )
+            raise ValueError(msg)
+
 
 class Activity(NamedTuple):
     """What a pathway did, averaged over trials and neurons."""

@@ -38,8 +38,11 @@ class NeuronSettings:
         """Refuse a start outside of the range.
 
         Raises:
-            ValueError: it is, or the range is none.
+            ValueError: it is, or a range is none.
         """
+        if not self.bias_most >= 0:
+            msg = f"bias_most = {self.bias_most!r} must be at least 0"
+            raise ValueError(msg)
         if not 0 < self.tau_mem_least_ms <= self.tau_mem_ms <= self.tau_mem_most_ms:
             msg = (
                 f"tau_mem_ms = {self.tau_mem_ms!r} must lie between tau_mem_least_ms = "
@@ -69,11 +72,21 @@ class TypedLIF(FixedModule):
         self.log_tau_mem_ms = nn.Parameter(torch.full((len(types.names),), start))
         self.bias = nn.Parameter(torch.zeros(len(types.names)))
 
+    @torch.no_grad()
+    def clip(self) -> None:
+        """Put values that left their ranges back to the ends; to be done after every update.
+
+        A value beyond its range acts as the end of it, and gets no gradient that could bring it
+        back; at the end it still gets one.
+        """
+        self.log_tau_mem_ms.clamp_(*self._log_tau_range)
+        self.bias.clamp_(-self.settings.bias_most, self.settings.bias_most)
+
     def forward(self) -> LIF:
         """Return the neurons, with gradients to time constants and biases."""
         limits = self.settings
-        tau_ms = self.log_tau_mem_ms.exp()
-        tau_ms = tau_ms.clamp(limits.tau_mem_least_ms, limits.tau_mem_most_ms)
+        # Limits of the logarithm, not of the time constant: rounding must not lead beyond them.
+        tau_ms = self.log_tau_mem_ms.clamp(*self._log_tau_range).exp()
         bias = self.bias.clamp(-limits.bias_most, limits.bias_most)
         return LIF(
             tau_mem_ms=tau_ms[self.type_of_unit],
@@ -83,3 +96,7 @@ class TypedLIF(FixedModule):
             gain="normalized",
             surrogate=self.surrogate,
         )
+
+    @property
+    def _log_tau_range(self) -> tuple[float, float]:
+        return math.log(self.settings.tau_mem_least_ms), math.log(self.settings.tau_mem_most_ms)

@@ -9,6 +9,7 @@ with an 8 Hz baseline before, during and after the odor; no adaptation, no other
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,8 +50,16 @@ class OdorLaw:
         """Refuse what is no law.
 
         Raises:
-            ValueError: `counts` names no law, or the odor may be longer than the trial.
+            ValueError: `counts` names no law, a rate is negative or no number, the concentration is
+                not within 0 .. 1, or the odor may be longer than the trial.
         """
+        for name in ("rate_at_response_1_hz", "baseline_hz"):
+            if not 0 <= (rate_hz := getattr(self, name)) < math.inf:
+                msg = f"{name} = {rate_hz!r} must be a rate of at least 0 Hz"
+                raise ValueError(msg)
+        if not 0 <= self.concentration <= 1:
+            msg = f"concentration = {self.concentration!r} must lie within 0 .. 1"
+            raise ValueError(msg)
         if self.counts not in LAWS:
             msg = f"counts = {self.counts!r} is none of {', '.join(map(repr, LAWS))}"
             raise ValueError(msg)

@@ -52,8 +52,14 @@ class SpikeReadout(nn.Module):
             n_outputs: C.
             dt_ms: length of a step.
             tau_ms: time constant of the integrators.
+
+        Raises:
+            ValueError: no unit is read.
         """
         super().__init__()
+        if not len(unit):
+            msg = "unit is empty: the readout must read at least one unit"
+            raise ValueError(msg)
         self.n_units = n_units
         self.register_buffer("unit", unit.clone())
         bound = len(unit) ** -0.5
@@ -117,7 +123,7 @@ def _spikes_grad(
     few = 4 * len(step) < n_steps * n_trials * n_outputs
     weight = table.T.contiguous()
     value = grad_outputs[step, trial, output]
-    first = torch.searchsorted(step, torch.arange(n_steps + 1)).tolist()
+    first = torch.searchsorted(step, torch.arange(n_steps + 1, device=step.device)).tolist()
     grad = table.new_empty(n_steps, n_trials, len(table))
     carried = torch.zeros_like(grad[0])
     for t in reversed(range(n_steps)):
