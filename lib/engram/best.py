@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from engram.errors import RunNotFoundError
 from engram.filters import Filter
 
 if TYPE_CHECKING:
+    from engram.index import Row
     from engram.paths import RunPaths
     from engram.store import Store
 
@@ -60,8 +62,8 @@ def find(store: Store, reference: str) -> RunPaths:
 
     Args:
         store: where to look.
-        reference: see `parse`. Only runs that completed count, and of these only those that have a
-            number under the key.
+        reference: see `parse`. Only runs that completed count, not those that a search ended early,
+            and of these only those that have a finite number under the key.
 
     Raises:
         RunNotFoundError: it is malformed, or there are not as many runs; says what is there.
@@ -79,7 +81,7 @@ def find(store: Store, reference: str) -> RunPaths:
     key = asked.key or _only_key(reference, newest[0].brief["summary"])
     sort = f"{'' if asked.smallest else '-'}summary.{key}"
     rows = store.list_runs(completed, sort=sort)
-    known = [row for row in rows if row.rank == 0]
+    known = [row for row in rows if _is_finite(row) and not row.brief["pruned"]]
     if asked.rank > len(known):
         msg = (
             f"{reference!r}: {len(known)} of the {len(rows)} completed runs of {asked.name!r} have "
@@ -87,6 +89,11 @@ def find(store: Store, reference: str) -> RunPaths:
         )
         raise RunNotFoundError(msg if known else msg + _advice(key, newest[0].brief["summary"]))
     return known[asked.rank - 1].paths
+
+
+def _is_finite(row: Row) -> bool:
+    """Whether it has a number under the key; infinite ones are what breaks down, not what wins."""
+    return row.rank == 0 and row.number is not None and math.isfinite(row.number)
 
 
 def _only_key(reference: str, summary: dict[str, object]) -> str:

@@ -24,6 +24,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from engram import toml
 from engram.errors import ConfigError
@@ -59,7 +60,8 @@ class Source:
         """Where the public finds it."""
         if self.address:
             return self.address
-        return f"https://raw.githubusercontent.com/{self.repository}/{self.commit}/{self.path}"
+        place = f"{self.repository}/{self.commit}/{quote(self.path)}"
+        return f"https://raw.githubusercontent.com/{place}"
 
     @property
     def origin(self) -> str:
@@ -107,6 +109,7 @@ def load_description(name: str, *, root: Path) -> DataSet:
     _check_keys(values, needed, str(path), also=built)
     _check_together(values, built, str(path))
     files = tuple(_source(entry, f"{path}, file {i + 1}") for i, entry in enumerate(values["file"]))
+    _check_apart(files, str(path))
     tables = {}
     for i, entry in enumerate(values.get("table", ())):
         _check_keys(entry, {"name": str, "sha256": str}, f"{path}, table {i + 1}")
@@ -191,6 +194,18 @@ def _check_together(values: Mapping[str, Any], keys: Iterable[str], where: str) 
     if any(there) and not all(there):
         msg = f"{where}: {' and '.join(keys)} go together: write all of them or none"
         raise ConfigError(msg)
+
+
+def _check_apart(files: Iterable[Source], where: str) -> None:
+    """Refuse two files of one place, and a file where another one needs a folder."""
+    places: set[PurePosixPath] = set()
+    for source in files:
+        place = PurePosixPath(source.place)
+        for other in places:
+            if place == other or place in other.parents or other in place.parents:
+                msg = f"{where}: {str(other)!r} and {source.place!r} would lie in one place: "
+                raise ConfigError(f"{msg}give one of them another path")
+        places.add(place)
 
 
 def _source(entry: Any, where: str) -> Source:  # noqa: ANN401

@@ -66,19 +66,23 @@ def obtain(source: Source, place: Path, mirror: Path | None) -> None:
 
     Raises:
         InputError: it is not as described; what was found is thrown away.
-        EnvironmentMissingError: it cannot be got.
+        EnvironmentMissingError: it cannot be got, or not be put there.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
-        origin = download(source, part) if mirror is None else copy(source, mirror, part)
-        wrong = difference(source, part)
-        if wrong is not None:
-            msg = f"{origin} has {wrong}: it is not the file of {source.origin}"
-            raise InputError(msg)
-        part.replace(place)
-    finally:
-        part.unlink(missing_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            origin = download(source, part) if mirror is None else copy(source, mirror, part)
+            wrong = difference(source, part)
+            if wrong is not None:
+                msg = f"{origin} has {wrong}: it is not the file of {source.origin}"
+                raise InputError(msg)
+            part.replace(place)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:  # a folder lies there, a file lies where a folder must be, no space
+        msg = f"cannot put {str(place)!r} in place: {error}"
+        raise EnvironmentMissingError(msg) from error
 
 
 def copy(source: Source, mirror: Path, part: Path) -> str:

@@ -193,12 +193,13 @@ def unreachable() -> str | None:
     ):
         return None
     url = urlsplit(base_url())
-    address = (url.hostname or "api.wandb.ai", url.port or (80 if url.scheme == "http" else 443))
+    host = url.hostname or "api.wandb.ai"
     try:
-        with socket.create_connection(address, timeout=CONNECT_S):
+        port = url.port or (80 if url.scheme == "http" else 443)
+        with socket.create_connection((host, port), timeout=CONNECT_S):
             return None
-    except OSError as error:
-        return f"{address[0]} cannot be reached ({error}), logging offline"
+    except (OSError, ValueError) as error:  # a port that is no number is a ValueError
+        return f"{host} cannot be reached ({error}), logging offline"
 
 
 def say(message: str) -> None:

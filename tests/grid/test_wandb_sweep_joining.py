@@ -145,6 +145,15 @@ def test_a_key_that_the_server_does_not_know_is_refused(project: Project, server
     assert folders(project) == []
 
 
+@pytest.mark.parametrize("odd", ["", "/", "fly/", "fly//sweep1", "a/somebody/fly/sweep1"])
+def test_what_is_no_id_of_a_sweep_is_refused(project: Project, server: StandIn, odd: str) -> None:
+    """An empty one is what a variable of the shell gives that is not set."""
+    prepare(project)
+    said = sweep(project, server, "--sweep", odd, code=2)
+    assert f"--sweep {odd!r} is no id of a sweep: write SWEEP, PROJECT/SWEEP or ENTITY" in said
+    assert server.calls == []
+
+
 def test_dry_run_and_other_tables_ask_nothing_of_wandb(project: Project, server: StandIn) -> None:
     prepare(project)
     done = project.run("--grid", "experiment.toml", "--dry-run", env=server.environ)

@@ -122,6 +122,48 @@ def test_results_that_could_not_be_sent_are_sent_when_the_server_answers_again(
     assert server.runs["sweep1r1"].summary == {"loss": 0.5}
 
 
+def test_a_server_that_was_not_asked_for_long_may_miss_once(
+    server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A point of a session that goes on has no agent: while it runs for hours nobody asks."""
+    config = read(TABLE)
+    client, path = made(server, config)
+    opened(client, path, tmp_path, config).propose()
+    clock = [1000.0]
+    monkeypatch.setattr(sweep_points.time, "monotonic", lambda: clock[0])
+    again = opened(client, path, tmp_path, config)
+    clock[0] += 10 * sweep_points.PATIENCE_S
+    server.down = True
+    (note,) = again.take([over(0)])
+    assert "what runs goes on" in note
+    clock[0] += sweep_points.PATIENCE_S / 2
+    assert again.take([]) == []
+    clock[0] += sweep_points.PATIENCE_S
+    with pytest.raises(UnreachableError, match="for 600 s now"):
+        again.take([])
+
+
+def test_a_result_that_is_refused_does_not_keep_the_others_back(
+    server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = read(TABLE)
+    client, path = made(server, config)
+    found = opened(client, path, tmp_path, config)
+    for _ in range(2):
+        found.propose()
+    finish = client.finish
+
+    def refuse_one(path: SweepPath, run: str, **told: Any) -> None:
+        if run == "sweep1r1":
+            raise ConfigError("W&B refuses: too large")
+        finish(path, run, **told)
+
+    monkeypatch.setattr(client, "finish", refuse_one)
+    (note,) = found.take([over(0), over(1)])
+    assert "the result of x=0,k=1 did not reach W&B: W&B refuses: too large" in note
+    assert server.runs["sweep1r2"].summary == {"loss": 0.5}
+
+
 def test_what_a_killed_script_has_sent_stays_and_its_run_is_ended(
     server: StandIn, tmp_path: Path
 ) -> None:

@@ -24,10 +24,10 @@ def root(tmp_path):
     return tmp_path / "runs"
 
 
-def teacher(root, summary, *, name="teacher", state="completed", day=1):
+def teacher(root, summary, *, name="teacher", state="completed", day=1, pruned=False):
     """A run that left a summary."""
     created = f"2026-01-{day:02}T00:00:00.000000+00:00"
-    paths = make_run(root, name, "running", created=created)
+    paths = make_run(root, name, "running", created=created, pruned=pruned)
     ending = {"code": 0, "signal": None, "cause": "main returned", "exception": None}
     record.change(paths, state=state, exit=ending, summary=summary, run_s=1.0)
     Index(RootPaths(root)).note(paths.folder)
@@ -80,6 +80,20 @@ def test_only_completed_runs_of_that_experiment_with_a_number_there_count(root, 
     assert find(root, "best:teacher:accuracy:3") == teachers["a"]
     said = refusal(root, "best:teacher:accuracy:4")
     assert "3 of the 6 completed runs of 'teacher' have a number summary.accuracy" in said
+
+
+def test_a_run_that_a_search_ended_early_does_not_count(root, teachers):
+    """As where the grid names its own best point: what it left was not trained to its end."""
+    teacher(root, {"accuracy": 0.99}, day=4, pruned=True)
+    assert find(root, "best:teacher:accuracy") == teachers["b"]
+
+
+def test_an_infinite_number_is_never_the_best(root, teachers):
+    """As where the grid names its own best point."""
+    teacher(root, {"accuracy": float("inf")}, day=4)
+    teacher(root, {"accuracy": float("-inf")}, day=5)
+    assert find(root, "best:teacher:accuracy") == teachers["b"]
+    assert find(root, "best:teacher:accuracy:min") == teachers["a"]
 
 
 def test_of_equal_runs_the_newest_comes_first(root):

@@ -230,6 +230,33 @@ def test_wrong_description_is_refused_with_file_and_key(root, old, new, message)
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("taken", ["things/numbers/a.csv/x", "things"])
+def test_a_place_that_cannot_be_taken_is_named(root, mirror, taken):
+    """A folder where the file belongs, and a file where its folder belongs."""
+    place = root / "data/toy/raw" / taken
+    place.parent.mkdir(parents=True)
+    place.write_text("mine")
+    with pytest.raises(EnvironmentMissingError, match=r"cannot put '.*a\.csv' in place"):
+        fetch("toy", root=root, mirror=mirror)
+    assert place.read_text() == "mine"
+    assert not list((root / "data/toy").rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "second", ["numbers/a.csv", "numbers/./a.csv", "numbers", "numbers/a.csv/deeper"]
+)
+def test_two_files_of_one_place_are_refused(root, second):
+    path = root / "experiments/toy/sources.toml"
+    path.write_text(path.read_text().replace('path = "b c.txt"', f'path = "{second}"'))
+    with pytest.raises(ConfigError, match="'things/numbers/a.csv' and .* would lie in one place"):
+        load_description("toy", root=root)
+
+
+def test_a_path_with_marks_of_an_address_is_asked_for_whole():
+    source = Source("a b/c#1?.csv", "MIT", {"sha256": "0" * 64}, "someone/things", "c0ffee")
+    assert source.url.endswith("/someone/things/c0ffee/a%20b/c%231%3F.csv")
+
+
 def test_addresses_name_repository_commit_and_path():
     source = Source("a/b.csv", "MIT", {"sha256": "0" * 64}, "someone/things", "c0ffee")
     assert source.url == "https://raw.githubusercontent.com/someone/things/c0ffee/a/b.csv"

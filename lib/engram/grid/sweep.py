@@ -16,7 +16,7 @@ from engram.grid.draw import Drawn, draw
 from engram.grid.sweep_identity import Identity, identify
 from engram.grid.sweep_place import Known, SweepPlace
 from engram.grid.sweep_space import as_yaml, configuration
-from engram.grid.sweep_table import SweepConfig, local_table
+from engram.grid.sweep_table import ID_FORM, SweepConfig, is_id, local_table
 from engram.grid.wandb_server import GoneError, Server, SweepPath, UnreachableError
 from engram.launch import say
 from engram.paths import RootPaths
@@ -64,6 +64,9 @@ def settle(run: Run, drawn: Drawn, asked: str | None) -> Drawn:
             msg = f'--sweep {asked} needs a [grid] table with search = "wandb": {drawn.source.path}'
             raise ConfigError(f"{msg} has none")
         return drawn
+    if asked is not None and not is_id(asked):  # as of a variable of the shell that is not set
+        msg = f"--sweep {asked!r} is no id of a sweep: write {ID_FORM}, or {NEW!r}"
+        raise ConfigError(msg)
     wanted = asked or found.sweep_id
     why = offline(run)
     if why is None:

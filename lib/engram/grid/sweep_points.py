@@ -82,8 +82,7 @@ class SweepPoints:
         self.unsent: dict[int, Over] = {}  # results
         self.ended = False
         self.asked_at = self.beat_at = -HEARTBEAT_S
-        self.heard_at = time.monotonic()
-        self.silent = False
+        self.silent_since: float | None = None
         paths.sweep.mkdir(exist_ok=True)
         for number in range(len(points)):
             kept = read_json(paths.sweep_run(number))
@@ -108,6 +107,7 @@ class SweepPoints:
 
     def _send(self) -> list[str]:
         """Give W&B the results it has not yet."""
+        notes: list[str] = []
         for number, item in list(self.unsent.items()):
             held = self.held[number]
             failed = item.state != "completed"
@@ -117,17 +117,19 @@ class SweepPoints:
                     self.path, held.run, summary=summary, values=held.values, failed=failed
                 )
             except UnreachableError as error:
-                return self._missed(error)
+                return [*notes, *self._missed(error)]
             except RunnerError as error:
                 del self.unsent[number]
-                return [f"the result of {self.points.names[number]} did not reach W&B: {error}"]
+                name = self.points.names[number]
+                notes.append(f"the result of {name} did not reach W&B: {error}")
+                continue
             self._heard()
             del self.unsent[number]
             self._keep(number, held, told=item.run_id)
-        return []
+        return notes
 
     def _heard(self) -> None:
-        self.heard_at, self.silent = time.monotonic(), False
+        self.silent_since = None
 
     def _missed(self, error: UnreachableError) -> list[str]:
         """Say once that W&B is silent.
@@ -135,12 +137,14 @@ class SweepPoints:
         Raises:
             UnreachableError: it has been for too long.
         """
-        if time.monotonic() - self.heard_at > PATIENCE_S:
+        if self.silent_since is None:  # it may not have been asked for hours
+            self.silent_since = time.monotonic()
+            later = "what it misses is sent when it does, at the latest by `--grid --resume`"
+            return [f"{error}; what runs goes on, and {later}"]
+        if time.monotonic() - self.silent_since > PATIENCE_S:
             msg = f"{error}, for {PATIENCE_S:g} s now: `--grid --resume` goes on when it does"
             raise UnreachableError(msg)
-        said, self.silent = self.silent, True
-        later = "what it misses is sent when it does, at the latest by `--grid --resume`"
-        return [] if said else [f"{error}; what runs goes on, and {later}"]
+        return []
 
     def look(self, running: dict[int, str]) -> list[Prune]:
         """See Proposer: tell W&B what runs, and end what it does not want any longer."""

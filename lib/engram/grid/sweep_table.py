@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
     from engram.settings import GridConfig
 
-__all__ = ["SweepConfig", "local_table", "read"]
+__all__ = ["ID_FORM", "SweepConfig", "is_id", "local_table", "read"]
 
 METHODS = ("grid", "random", "bayes")
 OPTUNAS = ("sampler", "sampler_options", "pruner", "pruner_options")
+ID_FORM = "SWEEP, PROJECT/SWEEP or ENTITY/PROJECT/SWEEP"
 MOST = 100_000  # points of the method grid, where the table says nothing
 
 
@@ -86,9 +87,15 @@ def read(grid: GridConfig, where: str) -> SweepConfig:
 
 def _sweep_id(table: Table) -> str | None:
     value = table.text("sweep_id", None)
-    if value is not None and not all(value.split("/")[:3]) or (value or "").count("/") > 2:  # noqa: PLR2004
-        table.refuse("sweep_id", value, "SWEEP, PROJECT/SWEEP or ENTITY/PROJECT/SWEEP")
+    if value is not None and not is_id(value):
+        table.refuse("sweep_id", value, ID_FORM)
     return value
+
+
+def is_id(text: str) -> bool:
+    """Whether a text may be the id of a sweep, see ID_FORM."""
+    parts = text.split("/")
+    return all(parts) and len(parts) <= 3  # noqa: PLR2004
 
 
 def _space(grid: GridConfig, table: Table, where: str) -> dict[Key, Distribution]:

@@ -9,6 +9,7 @@ and free of threads.
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import re
@@ -31,6 +32,16 @@ ANSWER_S = 20.0
 """How long the server may take to answer; wandb_log.CONNECT_S to be reached at all."""
 FORGE = "api.forge.coreweave.com"
 OVER = ("FINISHED", "CANCELED", "CANCELLED", "STOPPED", "FAILED", "CRASHED")
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: urllib would hand the API key to whatever address it names."""
+
+    def redirect_request(self, *_: Any) -> None:  # noqa: ANN401
+        """Go nowhere; the status becomes the error."""
+
+
+OPENER = urllib.request.build_opener(_Stay)
 
 
 class UnreachableError(RunnerError):
@@ -86,15 +97,18 @@ class Server:
             key: the account's API key.
         """
         self.url = url.rstrip("/")
-        self._account = "Basic " + base64.b64encode(f"api:{key}".encode()).decode()
+        self._key, self._account = key, base64.b64encode(f"api:{key}".encode()).decode()
 
     @classmethod
     def configured(cls) -> Server:
         """The server and the account that wandb would use.
 
         Raises:
-            UnreachableError: there is no API key.
+            UnreachableError: there is no API key, or the address holds a password.
         """
+        if "@" in wandb_log.base_url():  # it stands in records and messages
+            msg = "the address in WANDB_BASE_URL holds an account: leave it out (`wandb login`)"
+            raise UnreachableError(msg)
         key = wandb_log.api_key()
         if key is None:
             msg = "there is no API key (`wandb login` keeps one, WANDB_API_KEY gives one)"
@@ -214,42 +228,58 @@ class Server:
     def _ask(self, statement: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         told = self._post("/graphql", {"query": statement, "variables": dict(variables)})
         if problems := told.get("errors"):
-            text = "; ".join(str(item.get("message", item)) for item in problems)
+            text = self._clean("; ".join(map(_message, problems)))
             if re.search(r"not found|could not find", text, re.IGNORECASE):
                 raise GoneError(f"W&B: {text}")
             raise ConfigError(f"W&B refuses: {text}")
+        if not isinstance(told.get("data"), dict):
+            raise UnreachableError(f"{self.url} does not answer as W&B does: is it W&B's server?")
         return dict(told["data"])
 
     def _post(self, place: str, body: Mapping[str, Any]) -> dict[str, Any]:
         headers = {
-            "Authorization": self._account,
+            "Authorization": f"Basic {self._account}",
             "Content-Type": "application/json",
             "User-Agent": f"engram/{__version__}",
         }
         data = json.dumps(body).encode()
-        request = urllib.request.Request(self.url + place, data, headers, method="POST")  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:  # noqa: S310
-                return dict(json.loads(answer.read() or b"{}"))
+            request = urllib.request.Request(self.url + place, data, headers, method="POST")  # noqa: S310
+            with OPENER.open(request, timeout=ANSWER_S) as answer:
+                told = json.loads(answer.read() or b"{}")
         except urllib.error.HTTPError as error:
-            raise _refusal(self.url, error) from None
+            raise self._refusal(error) from None
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             late = f" within {ANSWER_S:g} s" if isinstance(reason, TimeoutError) else ""
             msg = f"{self.url} gives no answer{late} ({reason})"
             raise UnreachableError(msg) from None
+        return told if isinstance(told, dict) else {}
+
+    def _refusal(self, error: urllib.error.HTTPError) -> RunnerError:
+        """The error behind a status of HTTP."""
+        if error.code == 404:  # noqa: PLR2004
+            return GoneError("W&B has no such sweep, or agent: the sweep was deleted")
+        if error.code in (401, 403):
+            advice = "`wandb login` keeps another; is the project another one's?"
+            said = f"{self.url} does not accept the API key (status {error.code})"
+            return ConfigError(f"{said}: {advice}")
+        if error.code in (408, 429) or error.code >= 500:  # noqa: PLR2004
+            return UnreachableError(f"{self.url} cannot answer now (status {error.code})")
+        body = b""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            body = error.read(500)
+        said = self._clean(repr(body))
+        return ConfigError(f"{self.url} refuses (status {error.code}): {said}")
+
+    def _clean(self, text: str) -> str:
+        """What the server said, without the API key that it was given."""
+        return text.replace(self._account, "***").replace(self._key, "***")
 
 
-def _refusal(url: str, error: urllib.error.HTTPError) -> RunnerError:
-    """The error behind a status of HTTP."""
-    if error.code == 404:  # noqa: PLR2004
-        return GoneError("W&B has no such sweep, or agent: the sweep was deleted")
-    if error.code in (401, 403):
-        advice = "`wandb login` keeps another; is the project another one's?"
-        return ConfigError(f"{url} does not accept the API key (status {error.code}): {advice}")
-    if error.code in (408, 429) or error.code >= 500:  # noqa: PLR2004
-        return UnreachableError(f"{url} cannot answer now (status {error.code})")
-    return ConfigError(f"{url} refuses (status {error.code}): {error.read(500)!r}")
+def _message(problem: Any) -> str:  # noqa: ANN401
+    """What GraphQL says of an error."""
+    return str(problem.get("message", problem) if isinstance(problem, dict) else problem)
 
 
 def _commands(text: str) -> Iterator[Command]:
