@@ -1,4 +1,4 @@
-"""What naming odors is made of: parameters, odors, wiring, network, trials.
+"""What naming odors is made of: odors, wiring, network, trials.
 
 `build` puts together what a training run learns with, and what a later stage needs to present more
 trials to the network that it left.
@@ -6,28 +6,21 @@ trials to the network that it left.
 
 from __future__ import annotations
 
-import os
-import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from parameters import WIRINGS, Parameters
 
 from neuro.connectome.circuit import Circuit, load_circuit
-from neuro.connectome.flywire import CELL_CLASSES
-from neuro.connectome.lumped_inhibition import check_inhibition
 from neuro.connectome.odors import Odors, load_odors
 from neuro.connectome.olfactory_pathway import Pathway, load_pathway
-from neuro.losses import SpikeCountBounds
-from neuro.models import fly_olfaction, fly_pathway
 from neuro.models.fly_olfaction import FlyOlfaction
 from neuro.models.fly_pathway import FlyPathway
-from neuro.models.pathway_calibration import Activity, Targets, calibrate
-from neuro.models.typed_lif import NeuronSettings
+from neuro.models.pathway_calibration import Activity, calibrate
 from neuro.spiking.odor_samples import OdorSamples
-from neuro.spiking.odor_trials import OdorLaw
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,94 +31,7 @@ if TYPE_CHECKING:
 PARTS = (7, 2, 1)
 # The random stream of a seed that a shuffled wiring is drawn from.
 SHUFFLE = 3
-WIRINGS = {
-    "compact": {"real": None, "shuffled": "targets"},
-    "full": {
-        "real": None,
-        "shuffled": "targets",
-        "shuffled_within_type": "targets_within_type",
-        "signs_shuffled": "signs",
-    },
-}
 OdorNetwork = FlyOlfaction | FlyPathway
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The keys of parameters.toml and parameters_full.toml, which say what each means.
-
-    Attributes:
-        compact: [network] of the compact network.
-        full: [network], [neurons] and [gains] of the full one.
-        calibration: [calibration], of the full one.
-    """
-
-    seed: int
-    threads: int
-    model: str
-    classes: str
-    receptor_map: str
-    samples_per_class: dict[str, int]
-    pn_to_kc: str
-    inhibition: str
-    epochs: int
-    batch_size: int
-    learning_rate: dict[str, float]
-    odor: OdorLaw
-    kc_spikes: SpikeCountBounds
-    sign_rule: str = "published"
-    compact: fly_olfaction.Settings | None = None
-    full: fly_pathway.Settings | None = None
-    calibration: Targets | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown choice, keys of tables that are missing or too many, and no numbers.
-
-        Raises:
-            ValueError: so it is.
-        """
-        kinds = ("lumped", "none") if self.model == "compact" else ("lumped", "none", "file")
-        check_inhibition(self.inhibition, kinds)
-        wirings = tuple(WIRINGS[self.model])
-        for key, allowed in {"pn_to_kc": wirings}.items():
-            if (value := getattr(self, key)) not in allowed:
-                msg = f"{key} = {value!r} is none of {', '.join(map(repr, allowed))}"
-                raise ValueError(msg)
-        for key, names in {
-            "samples_per_class": ["train", "validation"],
-            "learning_rate": ["neurons", "readout"],
-        }.items():
-            if sorted(value := getattr(self, key)) != names:
-                msg = f"{key} = {value!r} must hold {' and '.join(names)}"
-                raise ValueError(msg)
-        self._check_numbers()
-
-    def _check_numbers(self) -> None:
-        counted = {key: getattr(self, key) for key in ("threads", "epochs", "batch_size")}
-        counted |= {f"samples_per_class.{key}": one for key, one in self.samples_per_class.items()}
-        for key, value in counted.items():
-            if type(value) is not int or value < 1:
-                msg = f"{key} = {value!r} must be a whole number of at least 1"
-                raise ValueError(msg)
-        settings = self.compact or self.full
-        if settings and settings.dt_ms != self.dt_ms:
-            msg = f"dt_ms = {settings.dt_ms!r} must be a whole number of ms: spikes are drawn so"
-            raise ValueError(msg)
-        self.odor.n_bins(self.dt_ms)
-        for name in self.full.gains if self.full else ():
-            if name.count("->") != 1 or not set(name.split("->")) <= set(CELL_CLASSES):
-                known = ", ".join(CELL_CLASSES)
-                msg = f"gains has {name!r}, which is no edge class 'FROM->TO' of {known}"
-                raise ValueError(msg)
-        if self.full and self.full.read_from_ms >= self.odor.trial_ms:
-            msg = f"read_from_ms = {self.full.read_from_ms!r} lies beyond the trial"
-            raise ValueError(msg)
-
-    @property
-    def dt_ms(self) -> int:
-        """Length of a step of the network, in whole ms."""
-        settings = self.compact or self.full
-        return int(settings.dt_ms) if settings else 0
 
 
 class Build(NamedTuple):
@@ -157,29 +63,6 @@ class Build(NamedTuple):
     def is_kc(self) -> NDArray[np.bool_]:
         """Which units of the network are Kenyon cells, shape (N,)."""
         return (self.network.units["cell_class"] == "KC").to_numpy()
-
-
-def read_parameters(params_file: Path) -> Parameters:
-    """Read a parameter file; `./run --seed` reaches a script as ENGRAM_SEED.
-
-    Raises:
-        ValueError: a value cannot be.
-    """
-    values = tomllib.loads(params_file.read_text(encoding="utf-8"))
-    values["seed"] = int(os.environ.get("ENGRAM_SEED", values["seed"]))
-    values["odor"] = OdorLaw(**values["odor"])
-    values["kc_spikes"] = SpikeCountBounds(**values["kc_spikes"])
-    if (model := values["model"]) not in WIRINGS:
-        msg = f"model = {model!r} is none of {', '.join(map(repr, WIRINGS))}"
-        raise ValueError(msg)
-    network: dict[str, Any] = values.pop("network")
-    if model == "compact":
-        return Parameters(**values, compact=fly_olfaction.Settings(**network))
-    neurons, gains = NeuronSettings(**values.pop("neurons")), values.pop("gains")
-    network["segment_steps"] = network["segment_steps"] or None
-    values["calibration"] = Targets(**values["calibration"])
-    full = fly_pathway.Settings(**network, neurons=neurons, gains=gains)
-    return Parameters(**values, full=full)
 
 
 def find_tables(input_dir: Path | None) -> Path:

@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from classification import Build, Parameters, build, read_parameters
+from classification import Build, build
+from parameters import Parameters, read_parameters
 
 from engram import checkpoint
 

@@ -13,7 +13,8 @@ from neuro.units import MS_PER_S
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from classification import Build, Parameters
+    from classification import Build
+    from parameters import Parameters
     from trials import Trials
 
 # Populations that are measured, by the names that summaries use.

@@ -11,15 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from classification import (
-    Build,
-    Parameters,
-    build,
-    find_inhibition,
-    find_tables,
-    read_parameters,
-)
+from classification import Build, build, find_inhibition, find_tables
 from handed_on import save_network
+from parameters import Parameters, read_parameters
 from recording import Presented, draw_figures, save_responses, summarize
 from torch.nn import functional
 from trials import Trials, make_trials

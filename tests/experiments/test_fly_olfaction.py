@@ -24,7 +24,8 @@ BUILD = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from classification import build, read_parameters
+from classification import build
+from parameters import read_parameters
 built = build(read_parameters(Path(sys.argv[2])), Path(sys.argv[3]))
 print(built.network.units["root_id"].tolist() == sorted(built.network.units["root_id"]))
 print(built.wiring.fingerprint.hex(), hash(tuple(built.odors.names)) != 0)

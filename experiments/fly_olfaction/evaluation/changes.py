@@ -19,7 +19,8 @@ from neuro.models.fly_pathway import FlyPathway
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from classification import Build, Parameters
+    from classification import Build
+    from parameters import Parameters
 
 # Shuffles of an evaluation draw from streams of their own, apart from those of training.
 EVALUATION = 17
