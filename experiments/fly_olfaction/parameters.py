@@ -75,7 +75,8 @@ class Parameters:
             "samples_per_class": ["train", "validation"],
             "learning_rate": ["neurons", "readout"],
         }.items():
-            if sorted(value := getattr(self, key)) != names:
+            value = getattr(self, key)
+            if not isinstance(value, dict) or sorted(value) != names:
                 msg = f"{key} = {value!r} must hold {' and '.join(names)}"
                 raise ValueError(msg)
         self._check_numbers()

@@ -144,8 +144,9 @@ class Store:
         import difflib
 
         known = sorted({text for index in self.indices for text in index.values(key)})
-        near = difflib.get_close_matches(name, known, n=1) or known[:10]
-        return f": did you mean {' or '.join(map(repr, near))}?" if near else ""
+        if near := difflib.get_close_matches(name, known, n=1):
+            return f": did you mean {near[0]!r}?"
+        return f"; there is {', '.join(map(repr, known[:10]))}" if known else ""
 
     def _exact(self, reference: str) -> RunPaths | None:
         """Find a run by its whole id without opening an index."""

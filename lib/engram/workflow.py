@@ -178,12 +178,24 @@ def find_run(run: Run, reference: str) -> RunPaths:
 def how_to_make(run: Run, reference: str) -> str:
     """The command that makes a run of latest:NAME or best:NAME, when NAME lies beside this one."""
     name = reference.partition(":")[2].partition(":")[0]
-    beside = run.request.experiment.with_name(f"{name}.toml")
-    if not beside.is_file():
-        return ""
-    root = run.config.root
-    shown = beside.relative_to(root) if beside.is_relative_to(root) else beside
-    return f" (make one with `{program()} {shown}`)"
+    folder, root = run.request.experiment.parent, run.config.root
+    # An experiment is most often called as its file; only if it is not are others read.
+    for beside in (folder / f"{name}.toml", *sorted(folder.glob("*.toml"))):
+        if beside.is_file() and (beside.stem == name or _is_called(beside, name)):
+            shown = beside.relative_to(root) if beside.is_relative_to(root) else beside
+            return f" (make one with `{program()} {shown}`)"
+    return ""
+
+
+def _is_called(path: Path, name: str) -> bool:
+    """Whether a file describes an experiment of that name."""
+    import tomllib
+
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return values.get("name") == name and "script" in values
 
 
 def take_code(run: Run) -> None:

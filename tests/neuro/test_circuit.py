@@ -198,7 +198,7 @@ def test_file_tells_the_sign_of_neurons_of_unknown_transmitter_only(tables, tmp_
 def test_outputs_of_local_neurons_cannot_be_had_as_data_and_the_error_says_where(tables, tmp_path):
     with pytest.raises(ValueError, match=r"cannot be had.*no output of.*Connectivity_783\.parquet"):
         load_circuit(tables, inhibition="data")
-    with pytest.raises(FileNotFoundError, match=r"no inhibition_file.*Connectivity_783\.parquet"):
+    with pytest.raises(FileNotFoundError, match=r"no table of synapses.*Connectivity_783\.parquet"):
         load_circuit(tables, inhibition="file")
     with pytest.raises(FileNotFoundError, match=r"gone\.csv' is no file.*Connectivity_783"):
         load_circuit(tables, inhibition="file", inhibition_file=tmp_path / "gone.csv")

@@ -462,17 +462,19 @@ def test_an_unknown_run_is_refused(runs: Path):
         check(runs, InputSpec(run="latest:x"))
 
 
-@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize("beside", [True, False, "named"])
 def test_an_experiment_that_never_ran_is_refused_with_the_command_that_runs_it(project, beside):
     script = 'script = "work.py"\n'
+    file = "first" if beside == "named" else "prepare"
     if beside:
-        project.write("stages/prepare.toml", script)
+        name = 'name = "prepare"\n' if beside == "named" else ""
+        project.write(f"stages/{file}.toml", name + script)
     project.write("stages/analyze.toml", f'{script}[[data.inputs]]\nrun = "latest:prepare"\n')
     project.commit()
     refused = project.run("stages/analyze.toml")
     assert refused.returncode == 2
     assert "no run of an experiment 'prepare'" in refused.stderr
-    assert ("make one with `./run stages/prepare.toml`" in refused.stderr) is beside
+    assert (f"make one with `./run stages/{file}.toml`" in refused.stderr) is bool(beside)
 
 
 def test_a_repeated_run_uses_its_own_copy_and_insists_on_its_hashes(runs: Path, data: Path):

@@ -53,6 +53,7 @@ def confusion(responses: Responses) -> Figure:
         label,
         [str(responses.chemical_class[odor]) for odor in shown],
         title=f"{right:.1%} of {len(label)} trials of {len(shown)} odors named right",
+        what="Share of trials named so",
     )
 
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 WHERE = (
     "The whole-brain tables of FlyWire v783 hold them: Connectivity_783.parquet of Shiu et al. "
-    "(`./run fetch fly_whole_brain`), or connections.csv.gz of codex.flywire.ai"
+    "(`./run fetch fly_whole_brain`), or connections.csv.gz of codex.flywire.ai; the input is to "
+    "be called inhibition.parquet or inhibition.csv"
 )
 
 # What the public tables call the presynaptic neuron, the postsynaptic one and the synapses, and
@@ -41,7 +42,7 @@ def read_synapses(path: Path | None, among: pd.Index) -> pd.DataFrame:
         ValueError: it has other columns, or values that are no pairs.
     """
     if path is None or not path.is_file():
-        lacking = "no inhibition_file is given" if path is None else f"{str(path)!r} is no file"
+        lacking = "no table of synapses is given" if path is None else f"{str(path)!r} is no file"
         msg = f"inhibition = 'file', but {lacking}. {WHERE}"
         raise FileNotFoundError(msg)
     table = _read(path)

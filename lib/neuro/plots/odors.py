@@ -116,7 +116,12 @@ def draw_activity(
 
 
 def draw_probabilities(
-    probability: ArrayLike, label: ArrayLike, group: Sequence[str], *, title: str
+    probability: ArrayLike,
+    label: ArrayLike,
+    group: Sequence[str],
+    *,
+    title: str,
+    what: str = "Mean probability given",
 ) -> Figure:
     """Draw the probability given to every odor on presentation of each, ordered by group.
 
@@ -125,6 +130,7 @@ def draw_probabilities(
         label: true classes, shape (trial,); every class occurs.
         group: a name for each class, shape (C,), such as its chemical class.
         title: what the figure shows.
+        what: what the probabilities are.
 
     Returns:
         A figure of 4.6 x 4.2 inches.
@@ -157,5 +163,5 @@ def draw_probabilities(
     axes.set_xlabel("Named odor, by chemical class")
     axes.set_ylabel("Presented odor")
     axes.set_title(title)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="Mean probability given")
+    figure.colorbar(image, ax=axes, shrink=0.8, label=what)
     return figure
