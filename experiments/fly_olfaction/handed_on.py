@@ -2,14 +2,15 @@
 
 file             what it is
 parameters.toml  as the run was given it
-network.json     the seed in use, and gains of edge classes after calibration
+network.json     the seed in use, gains of edge classes after calibration, and of each edge class
+                 how many pairs it has and where they come from: data, modelled, shuffled
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from classification import Build, build
@@ -37,12 +38,26 @@ class Trained(NamedTuple):
     history: list[dict[str, float]]
 
 
-def save_network(
-    output_dir: Path, params_file: Path, parameters: Parameters, gains: dict[str, float]
-) -> None:
+def edge_classes(built: Build, parameters: Parameters) -> list[dict[str, Any]]:
+    """Return pairs and origins of the edge classes that the network uses."""
+    found = built.wiring.edge_table()
+    if parameters.inhibition == "none":
+        found = found[found["origin"] != "modelled"]
+    return [
+        {"edge_class": name, "pairs": int(pairs), "origin": origin, "sign_origin": signs}
+        for name, pairs, origin, signs in found.itertuples(index=False)
+    ]
+
+
+def save_network(output_dir: Path, params_file: Path, parameters: Parameters, built: Build) -> None:
     """Hand on what the checkpoints do not hold."""
     (output_dir / PARAMETERS).write_bytes(params_file.read_bytes())
-    text = json.dumps({"seed": parameters.seed, "gains": gains}, indent=1, sort_keys=True)
+    values = {
+        "seed": parameters.seed,
+        "gains": built.gains,
+        "edge_classes": edge_classes(built, parameters),
+    }
+    text = json.dumps(values, indent=1, sort_keys=True)
     (output_dir / NETWORK).write_text(text + "\n", encoding="utf-8")
 
 

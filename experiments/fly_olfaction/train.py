@@ -73,7 +73,7 @@ def main(
     presented = present(built, validation, parameters.batch_size)
     ceiling = ideal_observer_accuracy(built.samples, built.validation)
     save_responses(output_dir / "responses.npz", built, presented, parameters)
-    save_network(output_dir, params_file, parameters, built.gains)
+    save_network(output_dir, params_file, parameters, built)
     draw_figures(output_dir, built, presented, history, ceiling=ceiling)
     return (
         summarize(built, presented)

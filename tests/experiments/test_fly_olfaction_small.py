@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -67,6 +68,15 @@ def test_run_leaves_everything_it_promises(straight):
     assert 0 < summary["pn_active_fraction"] <= 1
     assert 0.5 < summary["ideal_observer_accuracy"] <= 1
     assert any(name.startswith("gain ") for name in summary) == (model == "full")
+
+
+def test_the_run_records_which_edges_are_data_and_which_are_modelled(straight):
+    _, folder, _ = straight
+    rows = json.loads((folder / "network.json").read_text())["edge_classes"]
+    origin = {row["edge_class"]: row["origin"] for row in rows}
+    assert origin["ORN->ALPN"] == origin["ALPN->KC"] == "data"
+    assert origin["ALLN->ALPN"] == origin["APL->KC"] == "modelled"
+    assert all(row["pairs"] > 0 for row in rows)
 
 
 def test_responses_are_in_the_order_of_their_ids_and_give_the_summary(straight):

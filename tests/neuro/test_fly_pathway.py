@@ -49,6 +49,19 @@ def test_weights_are_shares_of_input_with_the_sign_of_the_pn(tiny):
     np.testing.assert_allclose(tiny.pn_to_kc, [[0, 0.5], [0.75, 0], [-0.25, -0.5]])
 
 
+def test_every_edge_class_says_how_many_pairs_it_has_and_whether_they_are_data(tmp_path):
+    tables = write_tables(tmp_path / "tables")
+    found = load_pathway(tables).edge_table().set_index("edge_class")
+    # Counted by hand in the matrices of the test before; the LN shares glomeruli with all PNs.
+    pairs_of = {"ORN->ALPN": 5, "ORN->ALLN": 2, "ALPN->KC": 4, "ALLN->ALPN": 3}
+    assert found["pairs"].to_dict() == pairs_of | {"APL->KC": 2, "KC->APL": 2}
+    modelled = {"ALLN->ALPN", "APL->KC", "KC->APL"}
+    assert set(found.index[found["origin"] == "modelled"]) == modelled
+    assert set(found.loc[found["origin"] != "modelled", "origin"]) == {"data"}
+    control = load_pathway(tables, shuffle=np.random.default_rng(0)).edge_table()
+    assert control.set_index("edge_class").loc["ALPN->KC", "origin"] == "shuffled"
+
+
 def test_inferred_inhibition_follows_shared_glomeruli():
     orn_to_pn = np.array([[4, 0], [0, 3], [0, 3]])
     orn_to_ln = np.array([[8, 0], [2, 5], [0, 5]])

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from classification import OdorNetwork, find_inhibition
-from handed_on import Trained, can_load, load_network
+from handed_on import Trained, can_load, edge_classes, load_network
 
 from engram import progress
 from evaluation.changes import changed_wiring, network_on
 from evaluation.controls import Reaction, measure_controls
-from neuro.connectome.circuit import Circuit
 from neuro.metrics.ideal_observer import ideal_observer_decisions
 
 if TYPE_CHECKING:
@@ -65,15 +64,10 @@ class Simulation:
         return ideal_observer_decisions(counts, samples.law, samples.response)
 
     def edge_classes(self) -> list[dict[str, Any]]:
-        """Return pairs and origins of each edge class, where the network has a table of them."""
-        if self.trained is None or not isinstance(self.trained.built.wiring, Circuit):
+        """Return pairs and origins of each edge class, where the network is at hand."""
+        if self.trained is None:
             return []
-        table = self.trained.built.wiring.edge_table()
-        rows = table[["edge_class", "pairs", "origin", "sign_origin"]].itertuples(index=False)
-        return [
-            {"edge_class": name, "pairs": int(pairs), "origin": origin, "sign_origin": signs}
-            for name, pairs, origin, signs in rows
-        ]
+        return edge_classes(self.trained.built, self.trained.parameters)
 
     def receptor_spikes(self, trial: int) -> np.ndarray | None:
         """Return the spikes of receptor neurons in one of the run's trials, shape (T, M)."""

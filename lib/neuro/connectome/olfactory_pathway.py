@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from neuro.connectome.flywire import count_synapses, load_adult
 from neuro.connectome.lumped_inhibition import glomerular_overlap
@@ -15,7 +16,6 @@ from neuro.connectome.wiring_controls import shuffle_targets
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pandas as pd
     from numpy.typing import NDArray
 
 
@@ -48,6 +48,7 @@ class Pathway:
         orn_to_pn, orn_to_ln: shares of receptor input, >= 0: data.
         pn_to_kc: shares of PN input, signed by the PN's transmitter: data, unless shuffled.
         ln_to_pn: shares of inhibition, >= 0: modelled, for there are no data.
+        shuffled: whether `pn_to_kc` is a control.
     """
 
     cells: Cells
@@ -55,6 +56,24 @@ class Pathway:
     orn_to_ln: NDArray[np.float64]
     pn_to_kc: NDArray[np.float64]
     ln_to_pn: NDArray[np.float64]
+    shuffled: bool = False
+
+    def edge_table(self) -> pd.DataFrame:
+        """Return one row an edge class, for records; see `Circuit.edge_table`.
+
+        APL, which a network of this pathway has as one graded value, is in it.
+        """
+        sign_origin = "|".join(sorted(set(self.cells.pn["sign_origin"])))
+        origin, n_kc = "shuffled" if self.shuffled else "data", len(self.cells.kc)
+        rows = [
+            ("ALLN->ALPN", np.count_nonzero(self.ln_to_pn), "modelled", "assumed"),
+            ("ALPN->KC", np.count_nonzero(self.pn_to_kc), origin, sign_origin),
+            ("APL->KC", n_kc, "modelled", "known"),
+            ("KC->APL", n_kc, "modelled", "known"),
+            ("ORN->ALLN", np.count_nonzero(self.orn_to_ln), "data", "known"),
+            ("ORN->ALPN", np.count_nonzero(self.orn_to_pn), "data", "known"),
+        ]
+        return pd.DataFrame(rows, columns=["edge_class", "pairs", "origin", "sign_origin"])
 
     @property
     def fingerprint(self) -> bytes:
@@ -103,6 +122,7 @@ def load_pathway(
         orn_to_ln=input_shares(orn_to_ln),
         pn_to_kc=sign * input_shares(count_synapses(pn_to_kc, cells.pn, cells.kc)),
         ln_to_pn=infer_inhibition(orn_to_pn, orn_to_ln, cells.orn["glomerulus"]),
+        shuffled=shuffle is not None,
     )
 
 
