@@ -396,6 +396,14 @@ def test_inhibition_is_labelled_as_what_this_network_has(parts, origin, shown):
     assert row[: row.index("</tr>")].count(f'<span class="label {shown}">') == 1
 
 
+@pytest.mark.parametrize("key", [None, "origin", "sign_origin"])
+def test_a_network_of_shuffled_wiring_is_not_called_wired_like_the_fly(parts, key):
+    row = {"edge_class": "ALPN->KC", "pairs": 3, "origin": "data", "sign_origin": "predicted"}
+    row |= {key: "shuffled"} if key else {}
+    words = parts.report.wiring_words(parts.page.Numbers({"edge_classes": [row]}))
+    assert words.startswith("wired like the fly's" if key is None else "a control with wiring")
+
+
 def test_text_of_others_is_no_markup(parts):
     table = parts.page.table(["<b>"], [["<script>", parts.page.Html("<i>x</i>")]])
     assert "<script>" not in table

@@ -81,7 +81,7 @@ def write_report(results: dict[str, Any], figures: dict[str, Path]) -> str:
     network = numbers.at("network")
     lead = [
         paragraph(
-            f"The {network} network, wired like the fly's olfactory pathway (FlyWire v783), "
+            f"The {network} network, {wiring_words(numbers)} (FlyWire v783), "
             "was trained to name odors. This page measures what it does on the validation trials "
             "of that run. ",
             label("data", "data"),
@@ -115,6 +115,14 @@ def summary(numbers: Numbers) -> list[Html]:
     ]
     rows.append(["Published claims", Html(" ".join(verdicts))])
     return [table(["", "Value ± standard error"], rows, numeric=False)]
+
+
+def wiring_words(numbers: Numbers) -> str:
+    """Say whose wiring the network has: a control is not the fly's."""
+    origins = {one[key] for one in numbers.at("edge_classes") for key in ("origin", "sign_origin")}
+    if "shuffled" in origins:
+        return "a control with wiring shuffled from that of the fly's olfactory pathway"
+    return "wired like the fly's olfactory pathway"
 
 
 def status(numbers: Numbers) -> list[Html]:
