@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from learning import Course, train
 from lessons import Lesson, Parameters, loss_of, make_lesson
 from student_report import (
     assess,
@@ -22,9 +23,9 @@ from student_report import (
     save_values,
     teach,
 )
-from teaching import LearningRates, batches, load_teacher, make_reproducible, read_parameters
+from teaching import LearningRates, load_teacher, make_reproducible, read_parameters
 
-from engram import metrics, progress
+from engram import metrics
 from engram.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ def main(
     start_values = save_values(output_dir / "start.npz", lesson.student)
     with metrics.open(output_dir, wandb_config=wandb_config) as log:
         history = train(
-            lesson,
-            parameters,
+            make_course(lesson, parameters),
             log=log,
             checkpoints=Checkpoints(output_dir, keep_last=2),
             resume_from=resume_from,
@@ -86,56 +86,30 @@ def main(
     }
 
 
-def train(
-    lesson: Lesson,
-    parameters: Parameters,
-    *,
-    log: metrics.MetricsLog,
-    checkpoints: Checkpoints,
-    resume_from: Path | None,
-) -> list[dict[str, float]]:
-    """Run the epochs that are left; each ends with a line of metrics and a checkpoint.
+def make_course(lesson: Lesson, parameters: Parameters) -> Course:
+    """Say what a student learns: to do as the teacher does."""
+    student, teacher = lesson.student, lesson.teacher
 
-    Batch order and synapse noise come from PyTorch's global random stream, which every checkpoint
-    holds. Returns what was logged, one entry an epoch, those before a resume included.
-    """
-    optimizer = parameters.learning_rate.optimizer(lesson.student)
-    state: dict[str, Any] = {"student": lesson.student, "optimizer": optimizer}
-    start = checkpoints.resume(resume_from, **state)
-    history = list(start.extra.get("history", []))
-    # Samples to learn from are numbered from 0, as are their targets.
-    chosen = lesson.samples
-    n_batches = -(-len(chosen) // parameters.batch_size)
-    lesson.student.train()
-    with progress.bar("train", total=(parameters.epochs - start.step) * n_batches) as bar:
-        for epoch in range(start.step + 1, parameters.epochs + 1):
-            losses = []
-            for batch in batches(chosen, parameters.batch_size):
-                losses.append(learn(lesson, optimizer, parameters, batch))
-                bar.advance()
-            found = compare(respond(lesson.student, lesson.validation), lesson.validation)
-            row = {"train/loss": sum(losses) / len(losses)}
-            row |= {f"validation/{name}": value for name, value in found.items()}
-            recovery = measure_recovery(lesson.student, lesson.teacher.network, parameters.mode)
-            row |= {f"recovery/{name}": value for name, value in recovery.items()}
-            history.append({name: value for name, value in row.items() if value is not None})
-            log(history[-1], step=epoch)
-            checkpoints.save(epoch, extra={"history": history}, **state)
-    return history
+    def look() -> dict[str, float | None]:
+        found = compare(respond(student, lesson.validation), lesson.validation)
+        recovery = measure_recovery(student, teacher.network, parameters.mode)
+        return {
+            **{f"validation/{name}": value for name, value in found.items()},
+            **{f"recovery/{name}": value for name, value in recovery.items()},
+        }
 
+    def batch_loss(batch: np.ndarray) -> torch.Tensor:
+        # Samples to learn from are numbered from 0, as are their targets.
+        activity = student(teacher.samples.spikes(batch))
+        return loss_of(activity, lesson, parameters, torch.from_numpy(batch))
 
-def learn(
-    lesson: Lesson, optimizer: torch.optim.Optimizer, parameters: Parameters, batch: np.ndarray
-) -> float:
-    """Follow the gradient of one batch's loss; return the loss."""
-    activity = lesson.student(lesson.teacher.samples.spikes(batch))
-    loss = loss_of(activity, lesson, parameters, torch.from_numpy(batch))
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(
-        [one for group in optimizer.param_groups for one in group["params"]],
-        parameters.max_grad_norm,
+    return Course(
+        student,
+        parameters.learning_rate.optimizer(student),
+        lesson.samples,
+        batch_loss,
+        look,
+        epochs=parameters.epochs,
+        batch_size=parameters.batch_size,
+        max_grad_norm=parameters.max_grad_norm,
     )
-    optimizer.step()
-    lesson.student.clip()
-    return loss.item()

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from learning import Course, train
 from teaching import (
     LearningRates,
     SampleCounts,
     Teacher,
-    batches,
     make_graph,
     make_network,
     make_reproducible,
@@ -24,7 +24,7 @@ from teaching import (
     save_teacher,
 )
 
-from engram import metrics, progress
+from engram import metrics
 from engram.checkpoint import Checkpoints
 from neuro.connectome.neuron_graph import RandomGraphLaw
 from neuro.losses import SpikeCountBounds, max_over_time_loss
@@ -73,8 +73,7 @@ def main(
     teacher = make_teacher(input_dir, parameters)
     with metrics.open(output_dir, wandb_config=wandb_config) as log:
         history = train(
-            teacher,
-            parameters,
+            make_course(teacher, parameters),
             log=log,
             checkpoints=Checkpoints(output_dir, keep_last=2),
             resume_from=resume_from,
@@ -125,57 +124,29 @@ def make_teacher(input_dir: Path | None, parameters: Parameters) -> Teacher:
     return Teacher(graph, network, samples)
 
 
-def train(
-    teacher: Teacher,
-    parameters: Parameters,
-    *,
-    log: metrics.MetricsLog,
-    checkpoints: Checkpoints,
-    resume_from: Path | None,
-) -> list[dict[str, float]]:
-    """Run the epochs that are left; each ends with a line of metrics and a checkpoint.
-
-    Batch order and synapse noise come from PyTorch's global random stream, which every checkpoint
-    holds. Returns what was logged, one entry an epoch, those before a resume included.
-    """
-    optimizer = parameters.learning_rate.optimizer(teacher.network)
-    state: dict[str, Any] = {"network": teacher.network, "optimizer": optimizer}
-    start = checkpoints.resume(resume_from, **state)
-    history = list(start.extra.get("history", []))
-    chosen = teacher.samples.counts.ids("train")
-    n_batches = -(-len(chosen) // parameters.batch_size)
-    teacher.network.train()
-    with progress.bar("train", total=(parameters.epochs - start.step) * n_batches) as bar:
-        for epoch in range(start.step + 1, parameters.epochs + 1):
-            losses = []
-            for batch in batches(chosen, parameters.batch_size):
-                losses.append(learn(teacher, optimizer, parameters, batch))
-                bar.advance()
-            found = assess(teacher, parameters, "validation")
-            row = {"train/loss": sum(losses) / len(losses)}
-            history.append(row | {f"validation/{name}": value for name, value in found.items()})
-            log(history[-1], step=epoch)
-            checkpoints.save(epoch, extra={"history": history}, **state)
-    return history
-
-
-def learn(
-    teacher: Teacher, optimizer: torch.optim.Optimizer, parameters: Parameters, batch: np.ndarray
-) -> float:
-    """Follow the gradient of one batch's loss; return the loss."""
+def make_course(teacher: Teacher, parameters: Parameters) -> Course:
+    """Say what a teacher learns: to name samples, within bounds on spike counts."""
     network, samples = teacher.network, teacher.samples
-    activity = network(samples.spikes(batch))
-    loss = max_over_time_loss(activity.outputs, samples.labels(batch))
-    loss = loss + parameters.bounds(activity.spikes.sum(dim=0))
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(
-        [one for group in optimizer.param_groups for one in group["params"]],
-        parameters.max_grad_norm,
+
+    def loss_of(batch: np.ndarray) -> torch.Tensor:
+        activity = network(samples.spikes(batch))
+        loss = max_over_time_loss(activity.outputs, samples.labels(batch))
+        return loss + parameters.bounds(activity.spikes.sum(dim=0))
+
+    def look() -> dict[str, float | None]:
+        found = assess(teacher, parameters, "validation")
+        return {f"validation/{name}": value for name, value in found.items()}
+
+    return Course(
+        network,
+        parameters.learning_rate.optimizer(network),
+        samples.counts.ids("train"),
+        loss_of,
+        look,
+        epochs=parameters.epochs,
+        batch_size=parameters.batch_size,
+        max_grad_norm=parameters.max_grad_norm,
     )
-    optimizer.step()
-    network.clip()
-    return loss.item()
 
 
 def assess(teacher: Teacher, parameters: Parameters, name: str) -> dict[str, float]:

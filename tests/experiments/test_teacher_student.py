@@ -21,7 +21,7 @@ from engram import record
 from neuro.models.teacher_student import MODES
 
 FOLDER = CHECKOUT / "experiments" / "fly_olfaction"
-MODULES = ("teacher", "student", "lessons", "teaching", "student_report")
+MODULES = ("teacher", "student", "lessons", "teaching", "student_report", "learning")
 # 16 units, 25 steps, and as few updates as show what is to be shown; nothing to compile.
 SMALL = {
     "teacher": {
@@ -273,7 +273,7 @@ def test_resumed_run_equals_uninterrupted_bit_for_bit(
     with monkeypatch.context() as patched:
         # In the third epoch, after two whole ones.
         batches = {"teacher": 4, "student": 3}[name]
-        stop_at(patched, getattr(scripts, name), call=2 * batches + 2)
+        stop_at(patched, scripts.learning, call=2 * batches + 2)
         with pytest.raises(StoppedError):
             scripts.run(name, tmp_path / "begun", **changed)
     newest = max((tmp_path / "begun" / "checkpoints").glob("step-*"))
